@@ -1,0 +1,27 @@
+# make demo: from a fresh clone to a degradation table and forgetting curves. make test: the specifications.
+PYTHON ?= python3
+JOBS ?= 2
+READY := .venv/ready
+
+.PHONY: demo test lint clean
+
+demo: $(READY)
+	.venv/bin/lamm-cl run demo --jobs $(JOBS)
+
+test: $(READY)
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest
+
+lint: $(READY)
+	.venv/bin/ruff check .
+
+# torch goes first and alone, torchvision without its dependencies: whichever build of torch the index offers (CPU or CUDA)
+# is kept, and not replaced for torchvision's sake.
+$(READY): pyproject.toml constraints.txt
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install -c constraints.txt torch
+	.venv/bin/python -m pip install -c constraints.txt --no-deps torchvision
+	.venv/bin/python -m pip install -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv build dist

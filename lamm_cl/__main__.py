@@ -1,0 +1,5 @@
+import sys
+
+from lamm_cl.cli import main
+
+sys.exit(main())

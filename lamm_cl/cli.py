@@ -1,0 +1,607 @@
+"""The command line: parses, calls, prints. The only owner of the screen and the only reader of the environment.
+
+Exit status: 0 done; 1 some runs failed; 2 the user's mistake, told in one line; 130 or 143 interrupted.
+"""
+
+import argparse
+import errno
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from lamm_cl.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from lamm_cl.config import Card, Scenario
+    from lamm_cl.sweep import Event, Run, Settings
+
+# Heavy imports stay inside the commands: `--help`, `list` and `show` answer at once.
+
+FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
+RESULTS = "results folder of a scenario, as results/demo"
+KINDS = ("degradation", "degradation-per-dataset", "incremental", "base-to-new", "few-shot", "ablation", "cost")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command -> its exit status."""
+    args = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        return args.command(args)
+    except UserError as error:
+        _complain(str(error))
+        return 2
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # the reader of our output went away: lamm-cl list | head
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        if error.errno not in FULL_OR_FORBIDDEN:
+            raise
+        where = error.filename or "writing"
+        _complain(f"{where}: {error.strerror}; when that is mended, the same command goes on")
+        return 2
+    except KeyboardInterrupt:
+        _complain("interrupted; finished runs are kept, the same command goes on from here")
+        return 128 + signal.SIGINT
+    except _Terminated:
+        _complain("terminated; finished runs are kept, the same command goes on from here")
+        return 128 + signal.SIGTERM
+
+
+class _Terminated(BaseException):
+    """SIGTERM, on its way up through the same clean-up as Ctrl-C."""
+
+
+def _terminated(signum: int, frame: object) -> NoReturn:
+    raise _Terminated
+
+
+def _complain(message: str) -> None:
+    print(f"lamm-cl: {' '.join(message.split())}", file=sys.stderr)
+
+
+# --- what can be asked ------------------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        near = ""
+        if found := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
+            near = did_you_mean(found[1], re.findall(r"[\w+-]+", found[2]))
+        _complain(f"{message}{near} (see {self.prog} --help)")
+        sys.exit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="lamm-cl",
+        description="Continual learning with CLIP prompt learners: every method through one loop, on one stream.",
+        epilog="Begin with: lamm-cl run demo",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _run_parser(commands)
+    _table_parser(commands)
+    _plot_parser(commands)
+
+    _list_parser(commands)
+    _show_parser(commands)
+    return parser
+
+
+def _run_parser(commands: argparse._SubParsersAction) -> None:
+    run = commands.add_parser(
+        "run",
+        help="run a scenario",
+        description="Run a scenario. Finished runs are skipped and unfinished ones go on: the same command is always "
+        "safe. METHOD, DATASET, SEED and K replace the scenario's lists; give an option again for several.",
+    )
+    run.add_argument("scenario", metavar="SCENARIO", help="a name from 'lamm-cl list scenarios', or a path (.yaml)")
+    many = {"action": "append", "default": []}
+    run.add_argument("--method", **many, metavar="METHOD", help="a method, or a card's path (.yaml)")
+    run.add_argument("--dataset", **many, metavar="DATASET", help="a dataset")
+    run.add_argument("--seed", **many, type=_seed, metavar="SEED", help="a seed")
+    run.add_argument("--shots", **many, type=_shots, metavar="K", help="training images per class, or full")
+    run.add_argument("--backbone", metavar="ARCH[:WEIGHTS]", help="instead of the scenario's (WEIGHTS: openai)")
+    run.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the datasets (default: $LAMM_CL_DATA)")
+    run.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    run.add_argument(
+        "--cache", type=Path, metavar="DIR", help="of features and generated images (default: ~/.cache/lamm-cl)"
+    )
+    run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+    run.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes, one thread each (default: 1)")
+    run.add_argument("--dry-run", action="store_true", help="print what would be done, write nothing")
+    run.set_defaults(command=_run)
+
+
+def _table_parser(commands: argparse._SubParsersAction) -> None:
+    table = commands.add_parser(
+        "table",
+        help="print a table of results",
+        description="Print a table of the finished runs, in %%, mean and standard deviation over seeds; in rows of "
+        "their own, what the papers published on the same datasets.",
+    )
+    table.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help=RESULTS)
+    table.add_argument("--kind", default="degradation", choices=KINDS, metavar="KIND", help=", ".join(KINDS))
+    table.add_argument("--format", default="terminal", choices=("terminal", "md", "csv", "tex"), help="how")
+    table.add_argument("--write", action="store_true", help="also write the files of RESULTS/tables")
+    table.set_defaults(command=_table)
+
+
+def _plot_parser(commands: argparse._SubParsersAction) -> None:
+    plot = commands.add_parser(
+        "plot",
+        help="draw results",
+        description="Draw forgetting curves and accuracy matrices as PNG and SVG; several RESULTS in one figure.",
+    )
+    plot.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help=RESULTS)
+    plot.add_argument("--kind", choices=("forgetting", "matrix", "few-shot"), help="default: all that fit")
+    plot.add_argument("--label-space", choices=("own", "joint"), default="own", help="default: own")
+    plot.add_argument("--shots", type=_shots, metavar="K", help="where there are several (default: the most)")
+    plot.add_argument("--output", type=Path, metavar="DIR", help="default: RESULTS/figures, of several ./figures")
+    plot.set_defaults(command=_plot)
+
+
+def _list_parser(commands: argparse._SubParsersAction) -> None:
+    lists = {
+        "scenarios": _list_scenarios,
+        "methods": _list_methods,
+        "datasets": _list_datasets,
+        "backbones": _list_backbones,
+    }
+    text = "list scenarios, methods, datasets or backbones"
+    listing = commands.add_parser("list", help=text, description=f"{text.capitalize()}: the names that scenarios use.")
+    listing.add_argument("what", choices=lists, metavar="|".join(lists))
+    listing.set_defaults(command=lambda args: lists[args.what]())
+
+
+def _show_parser(commands: argparse._SubParsersAction) -> None:
+    text = "Print a method card: its settings, the source of every number, departures, published results."
+    show = commands.add_parser("show", help="print a method card", description=text)
+    show.add_argument("method", metavar="METHOD", help="a name from 'lamm-cl list methods', or a card's path (.yaml)")
+    show.set_defaults(command=_show)
+
+
+def _positive(text: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {2**32 - 1}, got {text!r}")
+    return int(text)
+
+
+def _shots(text: str) -> int | str:
+    return "full" if text == "full" else _positive(text)
+
+
+# --- run --------------------------------------------------------------------------------------------------------------
+
+
+def _run(args: argparse.Namespace) -> int:
+    from lamm_cl import sweep
+
+    runs = _planned(args)
+    folder = args.results / runs[0].scenario.name
+    _check_writable(folder)
+    todo = sweep.unfinished(runs)
+    if args.dry_run:
+        return _print_plan(runs, todo)
+    if not todo:
+        _say(f"nothing to do: all {len(runs)} runs are finished")
+        return 0 if _derived_is_fresh(folder) else _derive(folder)
+    settings = sweep.Settings(_data_root(args), _cache(args), args.device, min(args.jobs, len(todo)))
+    _check_data(todo, settings)
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here or in a worker; see sweep._one_thread
+    failures, finished = _execute(todo, len(runs), settings)
+    if not finished and all(event.mistake for event in failures):
+        raise UserError(failures[0].text)
+    status = _derive(folder) if finished else 0
+    return _print_failures(failures) if failures else status
+
+
+def _planned(args: argparse.Namespace) -> "list[Run]":
+    from lamm_cl import config, sweep
+
+    scenario = config.load_scenario(args.scenario)
+    methods = []
+    for method in args.method:
+        if method.endswith(".yaml"):
+            scenario, method = config.with_card(scenario, method)
+        methods.append(method)
+    if args.backbone:
+        architecture, _, weights = args.backbone.partition(":")
+        scenario = config.replace_backbone(scenario, architecture, weights or "openai")
+    lists = {"datasets": args.dataset, "methods": methods, "shots": args.shots, "seeds": args.seed}
+    runs = sweep.plan(scenario, args.results, **{name: list(dict.fromkeys(given)) for name, given in lists.items()})
+    _check_names(scenario, runs)
+    return runs
+
+
+def _check_names(scenario: "Scenario", runs: "list[Run]") -> None:
+    from lamm_cl import data
+
+    known = [info.name for info in data.names()]
+    for name in dict.fromkeys(run.dataset for run in runs):
+        if name not in known:
+            raise UserError(f"{scenario.name}: datasets: no dataset {name!r}{did_you_mean(name, known)}")
+
+
+def _check_writable(folder: Path) -> None:
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
+    if not nearest.is_dir():
+        raise UserError(f"{nearest}: is in the way; expected a folder for results")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"{nearest}: no permission to write; choose another --results folder")
+
+
+def _check_data(runs: "list[Run]", settings: "Settings") -> None:
+    """Load each dataset once before anything is written: what is missing is told now; generated images are cached."""
+    from collections import Counter
+
+    from lamm_cl import data
+
+    for name in dict.fromkeys(run.dataset for run in runs):
+        _say(f"preparing {name}")
+        dataset = data.load(name, settings.data_root, settings.cache)
+        most = max(Counter(dataset.train.labels.tolist()).values(), default=0)
+        for shots in {run.shots for run in runs if run.dataset == name} - {"full"}:
+            if shots > most:
+                raise UserError(f"{name}: shots: {shots}, but no class has more than {most} training images")
+
+
+def _data_root(args: argparse.Namespace) -> Path | None:
+    return args.data_root or (Path(os.environ["LAMM_CL_DATA"]) if os.environ.get("LAMM_CL_DATA") else None)
+
+
+def _cache(args: argparse.Namespace) -> Path:
+    return args.cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lamm-cl"
+
+
+def _execute(todo: "list[Run]", planned: int, settings: "Settings") -> "tuple[list[Event], int]":
+    """-> the events of the runs that failed, and how many finished."""
+    from lamm_cl import sweep
+
+    screen = _Bars(todo, planned) if _console().is_terminal else _Lines(todo, planned)
+    with screen:
+        failures = sweep.execute(todo, settings, screen.report)
+    return failures, len(todo) - len(failures)
+
+
+def _print_plan(runs: "list[Run]", todo: "list[Run]") -> int:
+    scenario = runs[0].scenario
+    backbone = f"{scenario.backbone.architecture} ({scenario.backbone.weights})"
+    _say(f"{scenario.name}: {len(runs)} runs, {len(runs) - len(todo)} finished, {len(todo)} to do; backbone {backbone}")
+    for run in runs:
+        _say(f"  {'to do   ' if run in todo else 'finished'}  {run}  ->  {run.folder}")
+    return 0
+
+
+def _print_failures(failures: "list[Event]") -> int:
+    for event in failures:
+        where = "" if event.mistake else f" (see {event.run.folder / 'traceback.txt'})"
+        _complain(f"failed: {event.run}: {event.text.strip().splitlines()[-1]}{where}")
+    _complain(f"{len(failures)} runs failed; the same command tries them again")
+    return 1
+
+
+def _derived(folder: Path) -> list[Path]:
+    tables = [f"tables/degradation.{end}" for end in ("csv", "md", "tex")]
+    figures = [f"figures/{stem}.{end}" for stem in ("forgetting_curves", "accuracy_matrix") for end in ("png", "svg")]
+    return [folder / name for name in (*tables, *figures)]
+
+
+def _derived_is_fresh(folder: Path) -> bool:
+    records = (folder / "records.csv").stat().st_mtime if (folder / "records.csv").exists() else float("inf")
+    return all(path.exists() and path.stat().st_mtime >= records for path in _derived(folder))
+
+
+def _derive(folder: Path) -> int:
+    """Tables and figures from the records. In processes of their own: what trains and what draws share files only."""
+    for command in (["table", "--write"], ["plot"]):
+        done = subprocess.run([sys.executable, "-m", "lamm_cl", *command, str(folder)], check=False)
+        if done.returncode:
+            return done.returncode
+    return 0
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+
+class _Progress:
+    """What is done of a sweep, as a share of all its runs, and the time that is left at this pace."""
+
+    def __init__(self, todo: "list[Run]", planned: int):
+        self.total, self.skipped = len(todo), planned - len(todo)
+        self.start = time.monotonic()
+        self.done = 0
+        self.shares: dict[Path, float] = {}
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def report(self, event: "Event") -> None:
+        ended = event.kind in ("finished", "failed")
+        self.done += ended
+        self.shares[event.run.folder] = 1.0 if ended else event.share
+        self.show(event)
+
+    def show(self, event: "Event") -> None:
+        raise NotImplementedError
+
+    @property
+    def share(self) -> float:
+        return sum(self.shares.values()) / self.total
+
+    def left(self) -> str:
+        if self.share <= 0:
+            return "?"
+        return _duration((time.monotonic() - self.start) * (1 - self.share) / self.share)
+
+    def summary(self, failed: int) -> str:
+        skipped = f", {self.skipped} were finished before" if self.skipped else ""
+        took = _duration(time.monotonic() - self.start)
+        return f"{self.done - failed} of {self.total} runs finished in {took}{skipped}"
+
+
+class _Lines(_Progress):
+    """Plain lines, for files and pipes: each run's end, and every half minute where a long run is."""
+
+    EVERY = 30  # seconds
+
+    def __enter__(self) -> "_Lines":
+        self.failed, self.last = 0, self.start
+        skipped = f", {self.skipped} finished before" if self.skipped else ""
+        _say(f"{self.total} runs to do{skipped}")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _say(self.summary(self.failed))
+
+    def show(self, event: "Event") -> None:
+        self.failed += event.kind == "failed"
+        if event.kind == "started" or (event.kind == "progress" and time.monotonic() - self.last < self.EVERY):
+            return
+        self.last = time.monotonic()
+        what = event.text if event.kind == "progress" else event.kind
+        clock = time.strftime("%H:%M:%S")
+        _say(f"{clock} {self.share:4.0%}  {self.done}/{self.total}  {event.run}: {what}; {self.left()} left")
+
+
+class _Bars(_Progress):
+    """A live display, for terminals: all runs, and below them the runs in progress."""
+
+    def __enter__(self) -> "_Bars":
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+        what, where = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[at]}"))
+        self.bars = Progress(what, BarColumn(), TaskProgressColumn(), where, console=_console(), transient=True)
+        self.failed = 0
+        self.bars.__enter__()
+        self.overall = self.bars.add_task(f"0/{self.total} runs", total=1.0, at="")
+        self.tasks: dict[Path, int] = {}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bars.__exit__(None, None, None)
+        _say(self.summary(self.failed))
+
+    def show(self, event: "Event") -> None:
+        folder = event.run.folder
+        if event.kind == "started":
+            self.tasks[folder] = self.bars.add_task(str(event.run), total=1.0, at="")
+        elif event.kind == "progress":
+            self.bars.update(self.tasks[folder], completed=event.share, at=event.text)
+        else:
+            self.failed += event.kind == "failed"
+            self.bars.remove_task(self.tasks.pop(folder))
+        self.bars.update(
+            self.overall, completed=self.share, description=f"{self.done}/{self.total} runs", at=f"{self.left()} left"
+        )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+# --- table, plot ------------------------------------------------------------------------------------------------------
+
+
+def _table(args: argparse.Namespace) -> int:
+    from lamm_cl import report
+
+    published = _published(args.results)
+    tables = report.tables(args.results, args.kind, published)
+    if args.format == "terminal":
+        for table in tables:
+            _console().print(report.to_terminal(table))
+    else:
+        render = {"md": report.to_markdown, "csv": report.to_csv, "tex": report.to_latex}[args.format]
+        sys.stdout.write(render(tables))
+    for folder in args.results if args.write else ():
+        for path in report.write_tables(folder, _published([folder])):
+            _say(f"wrote {path}")
+    return 0
+
+
+def _published(results: Sequence[Path]) -> list:
+    """What the cards of these runs say their papers published on class-incremental learning (LAMM's Table 2)."""
+    from lamm_cl import records, report
+
+    found = {}
+    for record in (record for folder in results for record in records.records_in(folder)):
+        table = record.card.get("published", {}).get("table2_class_incremental")
+        if table:
+            sets = tuple(dict(zip(table["columns"], table[key], strict=True)) for key in ("set1", "set2"))
+            average = table["average"]["degradation"]
+            found[record.run.method] = report.Published(record.card["name"], table["source"], sets, average)
+    return list(found.values())
+
+
+def _plot(args: argparse.Namespace) -> int:
+    from lamm_cl import plots
+    from lamm_cl.records import runs_in
+
+    output = args.output or (args.results[0] / "figures" if len(args.results) == 1 else Path("figures"))
+    several_shots = any(len(runs_in(folder)) > 1 for folder in args.results)
+    kinds = [args.kind] if args.kind else ["forgetting", "matrix", *(["few-shot"] if several_shots else [])]
+    for kind in kinds:
+        if kind == "few-shot":
+            paths = plots.plot_few_shot(args.results, output / "few_shot")
+        else:
+            draw, stem = {
+                "forgetting": (plots.plot_forgetting, "forgetting_curves"),
+                "matrix": (plots.plot_matrix, "accuracy_matrix"),
+            }[kind]
+            suffix = "" if args.label_space == "own" else f"_{args.label_space}"
+            paths = draw(args.results, output / f"{stem}{suffix}", label_space=args.label_space, shots=args.shots)
+        for path in paths:
+            _say(f"wrote {path}")
+    return 0
+
+
+# --- list, show -------------------------------------------------------------------------------------------------------
+
+
+def _list_scenarios() -> int:
+    from lamm_cl import config
+
+    table = _new_table("name", "datasets", "experiences", "shots", "methods", "what")
+    for name in config.scenario_names():
+        s = config.load_scenario(name)
+        experiences = s.experiences if isinstance(s.experiences, int | str) else " + ".join(map(str, s.experiences))
+        table.add_row(name, _joined(s.datasets), str(experiences), _joined(s.shots), _joined(s.methods), s.description)
+    return _show_table(table)
+
+
+def _list_methods() -> int:
+    from lamm_cl import config
+
+    table = _new_table("key", "name", "paper", "trainable at ViT-B/16", "training")
+    for key in config.card_names():
+        card = config.load_card(key)
+        t = card.training
+        training = f"{t.epochs} epochs, batch {t.batch}, lr {t.lr:g}" if t else "none"
+        table.add_row(key, card.name, _short_paper(card.paper), card.trainable.partition(" (")[0], training)
+    return _show_table(table)
+
+
+def _list_datasets() -> int:
+    from lamm_cl import data
+
+    table = _new_table("name", "classes", "train", "test", "where", "source", "licence")
+    for info in data.names():
+        where = "embedded" if info.embedded else f"DATA_ROOT/{info.folder}"
+        sizes = ["-" if number is None else f"{number:,}" for number in (info.classes, info.train, info.test)]
+        table.add_row(info.name, *sizes, where, info.source, info.licence)
+    return _show_table(table)
+
+
+def _list_backbones() -> int:
+    table = _new_table("architecture", "weights", "what")
+    table.add_row("lamm-cl-mini", "embedded", "the tiny CLIP inside the package: 48 x 48 pixels, 4 blocks a tower")
+    table.add_row("ViT-B-16", "openai", "the papers' CLIP; open_clip downloads it")
+    table.add_row("ViT-B-32", "openai", "the same at half the resolution of patches")
+    table.add_row("ViT-L-14", "openai", "larger")
+    table.add_row("any of open_clip", "a tag of open_clip, or a file", "RN50 and its kin take text prompts only")
+    return _show_table(table)
+
+
+def _show(args: argparse.Namespace) -> int:
+    from lamm_cl import config
+
+    card = config.load_card(args.method)
+    _say(f"{card.name} ({card.key})\n{card.paper}\n{card.repository or ''}".rstrip())
+    for part in ("context", "labels", "loss"):
+        piece = getattr(card, part)
+        options = ", ".join(f"{key}: {_text(value)}" for key, value in piece.options.items()) if piece else ""
+        _say(f"\n{part:<10} {f'{piece.use}  {options}' if piece else 'none'}")
+    _say(f"\n{'training':<10} {_training(card)}\n\n{'trainable':<10} {card.trainable}")
+    _say_section("sources", [f"{key}: {text}" for key, text in card.provenance.items()])
+    departures = [text if isinstance(text, str) else _text(text) for text in card.departures]
+    _say_section("departures from the authors' code or paper", departures)
+    for name, facts in card.published.items():
+        rows = (
+            [f"{key}: {_text(value, '.2f')}" for key, value in facts.items()]
+            if isinstance(facts, dict)
+            else [_text(facts)]
+        )
+        _say_section(f"published: {name}", rows)
+    return 0
+
+
+def _say_section(title: str, rows: list[str]) -> None:
+    if rows:
+        _say("\n" + title + "".join(f"\n  {row}" for row in rows))
+
+
+def _training(card: "Card") -> str:
+    t = card.training
+    if t is None:
+        return "none"
+    warm = f", warm-up {t.warmup.epochs} at {t.warmup.lr:g}" if t.warmup else ""
+    return f"{t.epochs} epochs, batch {t.batch}, {t.optimizer} lr {t.lr:g}, {t.schedule}{warm}, {t.augmentation}"
+
+
+def _short_paper(paper: str) -> str:
+    """ "Zhou et al., A Title, With Commas, IJCV 2022, arXiv:..." -> "Zhou et al., IJCV 2022"."""
+    venue = re.search(r"[A-Z][\w-]* (19|20)\d\d", paper)
+    return f"{paper.partition(',')[0]}, {venue[0]}" if venue else paper
+
+
+def _text(value: object, number: str = "") -> str:
+    """A fact of a card as people write it; `number` formats floats."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(each, number)}" for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(each, number) for each in value)
+    return format(value, number) if isinstance(value, float) else "none" if value is None else str(value)
+
+
+def _joined(values: Sequence[object]) -> str:
+    return ", ".join(map(str, values))
+
+
+# --- the screen -------------------------------------------------------------------------------------------------------
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    # A file or a pipe has no width of its own: rich would fold tables at 80 columns.
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+def _new_table(*heads: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    return table
+
+
+def _show_table(table: "Table") -> int:
+    _console().print(table)
+    return 0

@@ -1,0 +1,105 @@
+"""What is there, what is missing, and what to do about it."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lamm_cl.data.catalogue import DatasetInfo, how_to_get, info, load
+from lamm_cl.data.dataset import Dataset, Files
+from lamm_cl.data.images import defect
+from lamm_cl.errors import UserError
+
+MOST_NAMED = 20  # unreadable files named one by one
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of `data check`: "ok" (as published), "note" (usable; know this) or "problem" (a run would fail)."""
+
+    dataset: str
+    level: Literal["ok", "note", "problem"]
+    text: str
+    fix: str = ""
+
+
+def check(
+    names: Iterable[str],
+    data_root: Path | None,
+    cache: Path,
+    *,
+    jobs: int = 1,
+    progress: Callable[[str, int, int], None] = lambda dataset, done, total: None,
+) -> list[Finding]:
+    """Findings for each named dataset: whether it loads, its counts beside the published ones, unreadable images.
+
+    Of each image file the header and the ending are read, in `jobs` processes.
+    """
+    findings = []
+    for name in names:
+        known = info(name)
+        try:
+            dataset = load(name, data_root, cache)
+        except UserError as error:
+            findings.append(Finding(known.name if known else name, "problem", str(error), _fix(known, data_root)))
+            continue
+        findings += _counts(dataset, known)
+        findings += [_note(dataset, note, known, data_root) for note in dataset.notes]
+        findings += _unreadable(dataset, jobs, progress)
+    return findings
+
+
+def _fix(known: DatasetInfo | None, data_root: Path | None) -> str:
+    if known is None or known.embedded:
+        return ""
+    if data_root is None:
+        return "name the folder that holds the datasets with --data-root"
+    split = f", and the split file from {known.split}" if known.split else ""
+    return f"{how_to_get(known)} into {data_root / known.folder}{split}"
+
+
+def _counts(dataset: Dataset, known: DatasetInfo | None) -> list[Finding]:
+    here = (len(dataset.classes), len(dataset.train), len(dataset.test))
+    text = "{:,} classes, {:,} train and {:,} test images".format(*here)
+    if known is None:
+        return [Finding(dataset.name, "ok", text)]
+    published = (known.classes, known.train, known.test)
+    if here == published:
+        return [Finding(dataset.name, "ok", f"{text}, as published")]
+    differs = "{:,} classes, {:,} train and {:,} test".format(*published)
+    fix = "unpack the archives again if images should be there; results on this are not comparable with published ones"
+    return [Finding(dataset.name, "note", f"{text}; published: {differs}", fix)]
+
+
+def _note(dataset: Dataset, note: str, known: DatasetInfo | None, data_root: Path | None) -> Finding:
+    fix = ""
+    if known and known.split and note.startswith("no split_"):
+        fix = f"download it from {known.split} into {data_root / known.folder}"
+    return Finding(dataset.name, "note", note, fix)
+
+
+def _unreadable(dataset: Dataset, jobs: int, progress: Callable[[str, int, int], None]) -> list[Finding]:
+    splits = [split.images for split in (dataset.train, dataset.test) if isinstance(split.images, Files)]
+    total = sum(map(len, splits))
+    done, bad = 0, []
+    with ProcessPoolExecutor(jobs) if jobs > 1 and total else nullcontext() as pool:
+        for images in splits:
+            found = pool.map(defect, images, chunksize=256) if pool else map(defect, images)
+            for path, reason in zip(images, found, strict=True):
+                done += 1
+                progress(dataset.name, done, total)
+                if reason:
+                    bad.append((path, reason))
+    findings = [
+        Finding(dataset.name, "problem", f"{path}: unreadable ({reason})", "put the original file in its place")
+        for path, reason in bad[:MOST_NAMED]
+    ]
+    if len(bad) > MOST_NAMED:
+        findings.append(
+            Finding(
+                dataset.name, "problem", f"{len(bad) - MOST_NAMED} more unreadable images", "unpack the archive again"
+            )
+        )
+    return findings

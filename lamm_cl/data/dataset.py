@@ -1,0 +1,210 @@
+"""What a dataset is, and the one place where lists of images become one: every layout passes through `assemble`."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lamm_cl.errors import UserError
+
+TEMPLATE = "a photo of a {}."
+
+
+class Files(Sequence[Path]):
+    """Image files below one folder, kept as text: a million Path objects would take a gigabyte."""
+
+    def __init__(self, folder: Path, names: Sequence[str]):
+        self.folder, self.names = folder, names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return Files(self.folder, self.names[index])
+        return self.folder / self.names[index]
+
+
+@dataclass(frozen=True)
+class Split:
+    """`images`: paths, or uint8 arrays (H, W, 3); `labels`: int64 (N,), the class ids 0..n-1."""
+
+    images: Sequence[Path] | NDArray[np.uint8]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Class names in label order, as shown to people; `train` is empty for datasets that only test.
+
+    `fingerprint` is a SHA-256 over the names, the labels and the images (path and size of files, bytes of arrays);
+    `notes` say what a reader of the results should know, for instance that there was no published split.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    test: Split
+    template: str
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+
+class Image(NamedTuple):
+    """One image file of a listing: its path below the dataset's folder, its class id, its size in bytes."""
+
+    path: str
+    label: int
+    size: int
+
+
+class Entry(NamedTuple):
+    """One line of a list that somebody else wrote, to be trusted in nothing yet."""
+
+    path: str
+    label: int
+    name: str
+
+
+Item = TypeVar("Item", Image, Entry)
+
+
+def assemble(
+    name: str,
+    classes: Sequence[str],
+    folder: Path,
+    train: Sequence[Image],
+    test: Sequence[Image],
+    *,
+    template: str = TEMPLATE,
+    notes: Iterable[str] = (),
+    twice: frozenset[str] = frozenset(),
+) -> Dataset:
+    """A Dataset of files below `folder`. UserError for class names that become one, or a class without images.
+
+    `twice` are the class names that the publisher himself gave to two classes.
+    """
+    shown = clean(classes, where=f"{name} ({folder})", twice=twice)
+    notes = list(notes)
+    for split, images in (("train", train), ("test", test)):
+        empty = [shown[label] for label in sorted(set(range(len(shown))) - {image.label for image in images})]
+        if empty and (images or split == "test"):
+            raise UserError(f"{name} ({folder}): no {split} images of {listed(empty)}; every class needs some")
+    shared = {image.path for image in train} & {image.path for image in test}
+    if shared:
+        notes.append(f"{len(shared)} images are in train and in test, {min(shared)} among them")
+    splits = [
+        Split(Files(folder, [image.path for image in images]), np.array([image.label for image in images], np.int64))
+        for images in (train, test)
+    ]
+    identities = "".join(f"{image.path}\0{image.size}\n" for images in (train, test) for image in images)
+    fingerprint = fingerprint_of(shown, splits, [os.fsencode(identities)])
+    return Dataset(name, shown, *splits, template, fingerprint, tuple(notes))
+
+
+def fingerprint_of(classes: Sequence[str], splits: Iterable[Split], images: Iterable[bytes]) -> str:
+    digest = hashlib.sha256("\0".join(classes).encode())
+    for split in splits:
+        digest.update(b"\0labels\0" + split.labels.astype("<i8").tobytes())
+    for content in images:
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def clean(classes: Sequence[str], *, where: str, twice: frozenset[str] = frozenset()) -> tuple[str, ...]:
+    """Names as people see them: underscores are spaces. UserError for an empty name, or two that become one."""
+    shown = tuple(" ".join(name.replace("_", " ").split()) for name in classes)
+    first: dict[str, int] = {}
+    for label, name in enumerate(shown):
+        if not name:
+            raise UserError(f"{where}: class {label} has an empty name {classes[label]!r}")
+        other = first.setdefault(name.casefold(), label)
+        if other != label and name not in twice:
+            raise UserError(
+                f"{where}: classes {other} {classes[other]!r} and {label} {classes[label]!r} have the same name "
+                "(underscores are spaces, case does not count); rename one"
+            )
+    if len(shown) < 2:
+        raise UserError(f"{where}: {len(shown)} class; at least two are needed")
+    return shown
+
+
+def class_names(entries: Iterable[Entry], *, where: str) -> list[str]:
+    """The names of the labels 0..n-1. UserError for a label gap, or a label with two names."""
+    names: dict[int, str] = {}
+    for entry in entries:
+        if names.setdefault(entry.label, entry.name) != entry.name:
+            raise UserError(
+                f"{where}: label {entry.label} is called {names[entry.label]!r} and {entry.name!r} ({entry.path}); "
+                "one label has one name"
+            )
+    if not names:
+        raise UserError(f"{where}: lists no image")
+    gap = sorted(set(range(max(names) + 1)) - set(names))
+    if gap or min(names) < 0:
+        raise UserError(
+            f"{where}: labels go from {min(names)} to {max(names)}" + (f" without {listed(gap)}" if gap else "")
+            + "; 0, 1, 2, ... without a gap is expected"
+        )  # fmt: skip
+    return [names[label] for label in range(len(names))]
+
+
+def measure(entries: Sequence[Entry], folder: Path, *, within: Iterable[Path] = (), where: str) -> list[Image]:
+    """The listed files, with their sizes. UserError names what is absent, and what lies outside the dataset.
+
+    Paths are relative to `folder` and stay below it, or below one of `within`: absolute ones, "..", and links that lead
+    away are refused, because a downloaded list must not choose among the reader's files.
+    """
+    allowed = [os.path.realpath(base) for base in (folder, *within)]
+    inside: dict[str, bool] = {}  # by parent folder, since resolving each of 100,000 paths takes seconds
+    images, absent = [], []
+    for entry in entries:
+        parts = PurePosixPath(entry.path).parts
+        if not parts or parts[0] == "/" or ".." in parts or "\\" in entry.path or "\0" in entry.path:
+            raise UserError(
+                f"{where}: {entry.path!r} leaves the data folder; paths are relative to {folder}, without '..'"
+            )
+        path = os.path.join(folder, entry.path)
+        try:
+            info = os.lstat(path)
+            linked = stat.S_ISLNK(info.st_mode)
+            home = path if linked else os.path.dirname(path)
+            if home not in inside:
+                real = os.path.realpath(home)
+                inside[home] = any(real == base or real.startswith(base + os.sep) for base in allowed)
+            size = os.stat(path).st_size if linked else info.st_size
+        except (FileNotFoundError, NotADirectoryError):
+            absent.append(entry.path)
+            continue
+        if not inside[home]:
+            raise UserError(f"{where}: {entry.path!r} is a link that leaves the data folder {folder}")
+        images.append(Image(entry.path, entry.label, size))
+    if absent:
+        raise UserError(
+            f"{where}: {len(absent)} of {len(entries)} listed images are absent below {folder}: {listed(absent)}; "
+            "unpack the images there, or use the split file made for them"
+        )
+    return images
+
+
+def by_label(items: Iterable[Item]) -> dict[int, list[Item]]:
+    """The images or entries of each label, labels in the order in which they first appear."""
+    groups: dict[int, list[Item]] = {}
+    for item in items:
+        groups.setdefault(item.label, []).append(item)
+    return groups
+
+
+def listed(items: Sequence[object]) -> str:
+    """The first three items, and how many more there are."""
+    more = f" and {len(items) - 3} more" if len(items) > 3 else ""
+    return ", ".join(repr(item) for item in items[:3]) + more

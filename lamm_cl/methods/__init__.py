@@ -1,0 +1,1 @@
+"""One file a paper.  A card names its pieces "file.Class"; nothing is registered."""

@@ -1,0 +1,94 @@
+"""COMMA (Hu et al., AAAI 2024): image prompts of a block are correlated with both branches of the block before, and the text
+tower's last token features are kept near those of a hand-written prompt.
+
+V_0 = project(P_0);  V_{i+1} = mlp(ln(softmax(V_i T_i^t / sqrt(w)) T_i)),  T_i = fc(P_i);  loss: CE + weight * score
+score = mean_{c,l} (1 - cos(h_cl, h*_cl)): h of the learned prompt, h* of the data set's template.
+
+`COMMA` is the paper: the correlation network is trained.  `Released` is what the release runs (trainers/comma.py 251, 253): the deep
+image prompts are written through `.data`, so the network stays as initialised and no gradient flows back through them.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..clip import FrozenCLIP, Prompts
+from ..errors import UserError
+from ..prompts import ContextLearner, noise, words
+
+
+class Correlate(nn.Module):
+    """(V (n, w), P (n, d)) -> (n, w): the image prompts of the next block."""
+
+    def __init__(self, d: int, w: int, squeeze: int = 4):
+        super().__init__()
+        self.fc, self.ln = nn.Linear(d, w), nn.LayerNorm(w)
+        self.mlp = nn.Sequential(nn.Linear(w, w // squeeze), nn.ReLU(), nn.Linear(w // squeeze, w))
+
+    def forward(self, V: Tensor, P: Tensor) -> Tensor:
+        T = self.fc(P)
+        return self.mlp(self.ln(F.softmax(V @ T.T / T.shape[-1] ** 0.5, dim=-1) @ T))
+
+
+class COMMA(ContextLearner):
+    """depth: the input and the blocks 1 .. depth-1."""
+
+    prompts_images = True
+
+    def __init__(self, clip: FrozenCLIP, *, n: int, init: str, depth: int):
+        super().__init__()
+        if not 1 <= depth <= clip.depth:
+            raise UserError(f"context: depth: {depth}, but the towers have {clip.depth} blocks")
+        self.n, self.templates = n, (f"{init} {{}}.",)
+        self.P = nn.ParameterList([nn.Parameter(words(clip, init, n)), *(noise(n, clip.d) for _ in range(depth - 1))])
+        self.project = nn.Linear(clip.d, clip.w)
+        self.correlate = nn.ModuleList(Correlate(clip.d, clip.w) for _ in range(depth - 1))
+
+    def image(self) -> Prompts:
+        first = self.project(self.P[0])
+        return Prompts(first, self.deep(first))
+
+    def deep(self, V: Tensor) -> list[Tensor]:
+        rows = []
+        for correlate, P in zip(self.correlate, self.P):
+            V = correlate(V, P)
+            rows.append(V)
+        return rows
+
+    def text(self, x: Tensor, classes: range) -> Prompts:
+        first, *deep = self.P
+        return Prompts(first.unsqueeze(0), deep)
+
+
+class Released(COMMA):
+    def __init__(self, clip: FrozenCLIP, *, n: int, init: str, depth: int):
+        super().__init__(clip, n=n, init=init, depth=depth)
+        self.correlate.requires_grad_(False)
+
+    @torch.no_grad()
+    def deep(self, V: Tensor) -> list[Tensor]:
+        return super().deep(V)
+
+
+class Score(nn.Module):
+    """All 77 positions count, start of text and padding too, compared one to one (release, trainers/comma.py 279-290).
+
+    instead: the templates of data sets for which the release's list differs from CoOp's.
+    """
+
+    reads_tokens = True
+
+    def __init__(self, clip: FrozenCLIP, *, names: list[str], template: str, dataset: str, weight: float,
+                 instead: dict[str, str] | None = None):  # fmt: skip
+        super().__init__()
+        self.clip, self.weights = clip, {"score": weight}
+        template = (instead or {}).get(dataset, template)
+        self.prompts = clip.tokenize([template.format(name) for name in names])
+        self.kept: dict[range, Tensor] = {}
+
+    def forward(self, model, out, targets: Tensor) -> dict[str, Tensor]:
+        if out.classes not in self.kept:
+            ids = self.prompts[out.classes.start : out.classes.stop]
+            with torch.no_grad():
+                self.kept = {out.classes: self.clip.tokens(self.clip.embed(ids))}  # (c, L, d)
+        return {"score": 1 - F.cosine_similarity(out.tokens, self.kept[out.classes], dim=-1).mean()}

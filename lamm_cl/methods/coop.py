@@ -1,0 +1,63 @@
+"""CoOp (Zhou et al., IJCV 2022): t_c = text([SOS][v_1 .. v_n][name_c].), with v learned and shared by all classes.
+
+Variants of the paper: n random vectors instead of words; class-specific contexts v_c; the name in the middle or in front.
+With random vectors the base text is "X X ... X name.", as in the release (trainers/coop.py).
+"""
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+from ..clip import FrozenCLIP, Prompts
+from ..errors import UserError
+from ..prompts import Atom, ContextLearner, PerClass, noise, words
+
+ORDERS = {
+    "end": lambda phrase, name: phrase + name,
+    "middle": lambda phrase, name: phrase[: len(phrase) // 2] + name + phrase[len(phrase) // 2 :],
+    "front": lambda phrase, name: name + phrase,
+}
+
+
+class Words(ContextLearner):
+    """A fixed context, "a photo of a": what LAMM trains its labels under."""
+
+    def __init__(self, *, init: str = "a photo of a"):
+        super().__init__()
+        self.templates = (f"{init} {{}}.",)
+
+
+class CoOp(ContextLearner):
+    """init: n words to start from, or None for random vectors."""
+
+    def __init__(self, clip: FrozenCLIP, *, n: int, init: str | None, position: Literal["end", "middle", "front"] = "end"):
+        super().__init__()
+        if init is not None and n > len(clip.words(init)):
+            raise UserError(f"context: n: {n} vectors, but init: {init!r} has {len(clip.words(init))} tokens")
+        self.n, self.init = n, init
+        self.templates = (f"{init or ' '.join(['X'] * n)} {{}}.",)
+        self.order = ORDERS[position]
+        self.v = nn.Parameter(words(clip, init, n)) if init else noise(n, clip.d)
+
+    def text(self, x: Tensor, classes: range) -> Prompts:
+        return Prompts(self.v.unsqueeze(0))
+
+    def arrange(self, phrase: list[Atom], name: list[Atom]) -> list[Atom]:
+        return self.order(phrase, name)
+
+
+class ClassContext(CoOp):
+    """Class-specific contexts (C, n, d).  In a stream those of past experiences are frozen, as LAMM's labels are."""
+
+    shared = False
+
+    def settle(self, names: list[str]) -> None:
+        v = self._parameters.pop("v").detach()
+        start = v.repeat(len(names), 1, 1) if self.init else noise(len(names), *v.shape).detach().to(v)
+        self.v = PerClass(start)
+
+    def grow(self, classes: range) -> None:
+        self.v.grow(classes)
+
+    def text(self, x: Tensor, classes: range) -> Prompts:
+        return Prompts(self.v(classes))

@@ -1,0 +1,387 @@
+"""Records -> figures: forgetting curves, accuracy matrices, few-shot curves.
+
+One style for all: drawn at the size of a page, so that 7 pt stays 7 pt; every method keeps its colour, marker and line
+style in every figure (they differ in shape, too: the figures survive greyscale and colour blindness). Matplotlib's
+objects are used without pyplot and without changing its settings; the same records give the same bytes.
+"""
+
+import io
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from lamm_cl import metrics
+from lamm_cl.errors import UserError
+from lamm_cl.files import write_atomic
+from lamm_cl.records import Record, Runs, by_size, runs_in
+
+STYLE = {
+    "font.size": 7.5,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 7.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 8,
+    "legend.title_fontsize": 7.5,
+    "legend.frameon": False,
+    "legend.handlelength": 3.2,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "axes.grid.axis": "y",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4.2,
+    "text.parse_math": False,  # a name may hold a $
+    "savefig.dpi": 300,
+    "svg.hashsalt": "lamm-cl",  # without it the ids inside an SVG change from run to run
+}
+KNOWN = ("zero-shot", "coop", "cocoop", "maple", "comma", "lamm", "coop+lamm", "maple+lamm")
+# Distinct for the common forms of colour blindness and, beside each other, in lightness; dark enough for small text.
+COLOURS = ("#858585", "#bf4a00", "#aa4499", "#2fa7cc", "#8a7a00", "#332288", "#882255", "#117733")
+OTHER_COLOURS = ("#cc6677", "#000000", "#44aa99", "#b07d10", "#661100", "#5577cc")
+MARKERS = "xo^sPDv*<>ph8d"
+DOTTED, DASHED, DASH_DOT, DASH_DOT_DOT = (0, (1, 1)), (0, (4, 1.2)), (0, (4, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1))
+DASHES = (DOTTED, "-", DASHED, DASH_DOT, DASH_DOT_DOT, "-", DASHED, DASH_DOT)
+SOURCE_DASHES = ("-", DASHED, DOTTED, DASH_DOT)  # with several results folders, dashes tell the folders apart
+PANELS_PER_ROW = 5
+WIDTH = 7.0  # inches: the text of a two-column page
+SMALL = 6.5  # pt: the numbers inside panels
+UNLEARNED = "#f1f1f1"
+MOST_SETS = 3  # with more experiences than this, sets do not get a row of panels each
+
+
+ALL_SETS = "accuracy on all\nsets learned (%)"
+Values = list[np.ndarray]  # one array per finished seed
+
+
+@dataclass(frozen=True)
+class Curve:
+    """How one method of one results folder is drawn, everywhere in a figure."""
+
+    runs: Runs
+    source: int  # which results folder
+    folder: str  # and its name
+    name: str  # of the method
+    colour: str
+    marker: str
+    dashes: object
+    method: str
+
+    def style(self) -> dict:
+        """Matplotlib's words for it; the first results folder has filled markers, the others hollow ones."""
+        hollow = {"markerfacecolor": "white"} if self.source else {}
+        return {"color": self.colour, "marker": self.marker, "linestyle": self.dashes, **hollow}
+
+    def values(self, place: str | None, metric: Callable[[Record], np.ndarray]) -> Values:
+        """The metric on a dataset, or averaged over all of them (None), for each finished seed."""
+        by_seed = self.runs.values(place, self.method, metric) if place else self.runs.averages(self.method, metric)
+        return [np.asarray(value) for value in by_seed.values()]
+
+
+def plot_forgetting(
+    results: Sequence[Path], out_stem: Path, label_space: str = "own", shots: int | str | None = None
+) -> list[Path]:
+    """Accuracy of each set against the number of experiences learned: out_stem.png and out_stem.svg.
+
+    A column of panels per dataset, and one for their average; rows as in `_rows`. Bands are one standard deviation over
+    seeds; the numbers at the right edge are the change since the set was learned. `shots`: which, if the records hold
+    several (default: the most).
+    """
+    compared = _compared(results, shots)
+    curves = _curves(compared)
+    T = max(runs.experiences for runs in compared)
+    rows = _rows(T, label_space)
+    numbered = T > 1 and len(compared) == 1 and len(curves) <= len(KNOWN)
+    with matplotlib.rc_context(STYLE):
+        figure, grid = _panels(_places(compared), list(rows), "experiences learned")
+        for (place, row), axes in grid.items():
+            learned, metric = rows[row]
+            ends = []
+            for curve in curves:
+                mean, std = _mean_std(curve.values(place, metric))
+                _line(axes, curve, np.arange(mean.size), mean, std)
+                ends += [(mean[-1], mean[-1] - mean[learned], curve.colour)] if mean.size > learned + 1 else []
+            _experience_axis(axes, T, learned)
+            _limits(axes)
+            if row != ALL_SETS and numbered:
+                _write_changes(axes, ends)
+        note = f"{label_space} label space, {_shots(compared)}, {_seeds(curves)}"
+        note += "\nnumbers: change since the set was learned (points)" if numbered else ""
+        _legend(figure, curves, note, [("set not yet learned", Patch(facecolor=UNLEARNED))])
+        return _save(figure, out_stem)
+
+
+def plot_matrix(
+    results: Sequence[Path], out_stem: Path, label_space: str = "own", shots: int | str | None = None
+) -> list[Path]:
+    """Accuracy matrices, mean over seeds: rows experiences learned, columns the set tested; hatched is undefined."""
+    compared = _compared(results, shots)
+    curves = _curves(compared)
+    datasets = [place for place in _places(compared) if place]
+    with matplotlib.rc_context(STYLE | {"axes.grid": False, "axes.spines.top": True, "axes.spines.right": True}):
+        size = max(0.9, min(1.6, WIDTH / (len(datasets) + 1)))
+        figure = Figure((size * len(datasets) + 1.2, 0.85 * size * len(curves) + 0.6), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)
+        grid = figure.subplots(len(curves), len(datasets), squeeze=False, sharex="col", sharey=True)
+        for curve, row in zip(curves, grid, strict=True):
+            for dataset, axes in zip(datasets, row, strict=True):
+                image = _matrix(axes, curve.values(dataset, lambda record: record.accuracy(label_space)))
+            name = curve.name if len(compared) == 1 else f"{curve.name}, {curve.folder}"
+            row[0].set_ylabel(_wrapped(name), fontsize=STYLE["axes.titlesize"])
+        for dataset, axes in zip(datasets, grid[0], strict=True):
+            axes.set_title(_wrapped(dataset))
+        figure.supxlabel("set tested", fontsize=STYLE["axes.labelsize"])
+        figure.supylabel("experiences learned", fontsize=STYLE["axes.labelsize"])
+        bar = figure.colorbar(image, ax=grid, fraction=0.03, aspect=min(60, 8 * len(curves)), pad=0.02)
+        bar.set_label(f"accuracy (%), {label_space} label space, {_shots(compared)}")
+        return _save(figure, out_stem)
+
+
+def plot_few_shot(results: Sequence[Path], out_stem: Path) -> list[Path]:
+    """Accuracy on all classes after the last experience against training images per class; a panel per dataset."""
+    folders = [runs_in(folder) for folder in results]
+    every = [runs for folder in folders for runs in folder]
+    levels = sorted({runs.shots for runs in every}, key=by_size)
+    curves = _curves([folder[-1] for folder in folders])
+    with matplotlib.rc_context(STYLE):
+        figure, grid = _panels(_places(every), ["accuracy (%)"], "images per class")
+        for (place, _), axes in grid.items():
+            for curve in curves:
+                points = [
+                    (levels.index(runs.shots), *_mean_std(values))
+                    for runs in folders[curve.source]
+                    if (values := replace(curve, runs=runs).values(place, _last_accuracy))
+                ]
+                _line(axes, curve, *np.array(points, dtype=float).reshape(-1, 3).T)
+            axes.set_xticks(range(len(levels)), [str(level) for level in levels])
+            _limits(axes)
+        _legend(figure, curves, f"after the last experience, all classes compete, {_seeds(curves)}")
+        return _save(figure, out_stem)
+
+
+# What is compared
+
+
+def _compared(results: Sequence[Path], shots: int | str | None) -> list[Runs]:
+    """The runs of each results folder at one number of shots. Raises UserError where a folder has none at it."""
+    compared = []
+    for folder in results:
+        found = {runs.shots: runs for runs in runs_in(folder)}
+        if shots is not None and shots not in found:
+            raise UserError(f"{folder}: no runs with {shots} shots; there are {', '.join(map(str, found))}")
+        compared.append(found[shots] if shots is not None else list(found.values())[-1])
+    return compared
+
+
+def _curves(compared: Sequence[Runs]) -> list[Curve]:
+    """One per method and results folder, in the stable order of the methods that gives them colour and marker."""
+    methods = {method for runs in compared for method in runs.methods}
+    ordered = [*KNOWN, *sorted(methods - set(KNOWN))]
+    scenarios = [runs.scenario for runs in compared]
+    curves = []
+    for i, method in enumerate(ordered):
+        for source, runs in enumerate(compared):
+            if method not in runs.methods:
+                continue
+            folder = runs.scenario if scenarios.count(runs.scenario) == 1 else f"{runs.scenario} (folder {source + 1})"
+            colour = COLOURS[i] if i < len(KNOWN) else OTHER_COLOURS[(i - len(KNOWN)) % len(OTHER_COLOURS)]
+            dashes = SOURCE_DASHES[source % len(SOURCE_DASHES)] if len(compared) > 1 else DASHES[i % len(DASHES)]
+            marker = MARKERS[i % len(MARKERS)]
+            curves.append(Curve(runs, source, folder, runs.name(method), colour, marker, dashes, method))
+    return curves
+
+
+def _places(compared: Sequence[Runs]) -> list[str | None]:
+    """The datasets of all folders, and None, their average, if there are several."""
+    datasets = list(dict.fromkeys(dataset for runs in compared for dataset in runs.datasets))
+    return [*datasets, None] if len(datasets) > 1 else datasets
+
+
+def _rows(T: int, label_space: str) -> dict[str, tuple[int, Callable[[Record], np.ndarray]]]:
+    """The rows of a forgetting figure: name -> (experience that teaches it, record -> accuracies after 0..T of them).
+
+    A row per set for up to three experiences, else for Set 1 only, with one for all sets learned so far; in the joint
+    label space that one takes the place of the last set, which would be a single point.
+    """
+
+    def on_set(j: int) -> Callable[[Record], np.ndarray]:
+        return lambda record: record.accuracy(label_space)[:, j - 1]
+
+    def on_all(record: Record) -> np.ndarray:
+        return np.array([np.nan, *metrics.incremental(record.accuracy(label_space), record.dataset.test_images)])
+
+    each = range(1, T + 1) if T <= MOST_SETS else [1]
+    rows = {f"accuracy on\nSet {j} (%)": (j, on_set(j)) for j in each}
+    if T <= MOST_SETS and label_space == "own":
+        return rows
+    return dict([*rows.items()][: max(1, T - 1)]) | {ALL_SETS: (1, on_all)}
+
+
+def _last_accuracy(record: Record) -> float:
+    return metrics.last_accuracy(record.accuracy("joint"), record.dataset.test_images)
+
+
+def _mean_std(values: Values) -> tuple[np.ndarray, np.ndarray]:
+    """Over seeds; the deviation (ddof = 1) of a single seed is drawn as none. Empty where there is no value."""
+    if not values:
+        return np.empty(0), np.empty(0)
+    return np.mean(values, axis=0), np.std(values, axis=0, ddof=1) if len(values) > 1 else np.zeros_like(values[0])
+
+
+def _seeds(curves: Sequence[Curve]) -> str:
+    """How many seeds stand behind the curves: "mean of 3 seeds, ..."."""
+    counts = {len(by_seed) for curve in curves for by_seed in curve.runs.records.values()}
+    number = str(min(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    return "1 seed" if number == "1" else f"mean of {number} seeds, band: one standard deviation"
+
+
+def _shots(compared: Sequence[Runs]) -> str:
+    return " or ".join(dict.fromkeys(str(runs.shots) for runs in compared)) + " shots"
+
+
+# What is drawn
+
+
+def _panels(
+    places: Sequence[str | None], rows: Sequence[str], x_label: str
+) -> tuple[Figure, dict[tuple[str | None, str], Axes]]:
+    """A column of panels per place, a row per name; long lists of places are broken into bands of such rows."""
+    bands = -(-len(places) // PANELS_PER_ROW)
+    columns = -(-len(places) // bands)
+    width = WIDTH if columns > 2 else 0.4 + 1.6 * max(2, columns)
+    figure = Figure((width, 0.8 + bands * (0.25 + 1.35 * len(rows))), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.03)
+    axes = figure.subplots(bands * len(rows), columns, squeeze=False)
+    for unused in range(len(places), bands * columns):
+        for r in range(len(rows)):
+            axes[unused // columns * len(rows) + r, unused % columns].set_axis_off()
+    grid = {}
+    for i, place in enumerate(places):
+        for r, row in enumerate(rows):
+            panel = grid[place, row] = axes[i // columns * len(rows) + r, i % columns]
+            if r == 0:
+                panel.set_title(_wrapped(place or "average"), fontstyle="normal" if place else "italic")
+            if i % columns == 0:
+                panel.set_ylabel(row)
+            if r == len(rows) - 1:
+                panel.set_xlabel(x_label)
+    return figure, grid
+
+
+def _line(axes: Axes, curve: Curve, x: np.ndarray, mean: np.ndarray, std: np.ndarray) -> None:
+    axes.plot(x, mean, **curve.style(), markevery=max(1, len(x) // 6), clip_on=False, zorder=3)
+    axes.fill_between(x, mean - std, mean + std, color=curve.colour, alpha=0.15, linewidth=0)
+
+
+def _experience_axis(axes: Axes, T: int, learned: int) -> None:
+    """0..T, in whole numbers; grey while the set is not yet learned."""
+    axes.set_xlim(-0.04 * T, 1.04 * T)
+    axes.axvspan(-0.04 * T, learned, color=UNLEARNED, linewidth=0, zorder=0)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
+
+
+def _limits(axes: Axes) -> None:
+    """Never so close that noise looks like a difference, never beyond what an accuracy can be by much."""
+    low, high = axes.get_ylim()
+    middle, half = (low + high) / 2, max((high - low) / 2, 5)
+    axes.set_ylim(max(middle - half, -2), min(middle + half, 102))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
+
+
+def _write_changes(axes: Axes, ends: list[tuple[float, float, str]]) -> None:
+    """(height, change, colour) -> the change beside the line's end, moved up or down where two would overlap."""
+    low, high = axes.get_ylim()
+    gap = 0.095 * (high - low)
+    heights: list[float] = []
+    ordered = sorted(end for end in ends if not np.isnan(end[0]))
+    for height, *_ in ordered:
+        heights.append(max(height, heights[-1] + gap) if heights else height)
+    over = max(0.0, heights[-1] - high) if heights else 0.0
+    for i in reversed(range(len(heights))):  # what was pushed out at the top comes back down
+        heights[i] = min(heights[i], (heights[i + 1] if i + 1 < len(heights) else heights[i] - over + gap) - gap)
+    for height, (_, change, colour) in zip(heights, ordered, strict=True):
+        text = f"{change + 0.0:+.1f}".replace("-", "−") if round(change, 1) else "0.0"
+        axes.annotate(
+            *(text, (1, height)),
+            **{"xycoords": ("axes fraction", "data"), "xytext": (4, 0), "textcoords": "offset points"},
+            **{"color": colour, "fontsize": SMALL, "va": "center", "ha": "left"},
+        )
+
+
+def _matrix(axes: Axes, values: Values):
+    """One heat map; returns the image, for the colour bar."""
+    matrix, _ = _mean_std(values)
+    axes.patch.set(hatch="////", edgecolor="#b5b5b5", linewidth=0)
+    if not values:
+        matrix = np.full((2, 1), np.nan)
+    rows, columns = matrix.shape
+    image = axes.imshow(matrix, cmap="viridis", vmin=0, vmax=100, aspect="auto", interpolation="none")
+    axes.set_xticks(_ticks(columns), [str(j + 1) for j in _ticks(columns)])
+    axes.set_yticks(_ticks(rows))
+    axes.tick_params(length=0)
+    if rows * columns <= 30:
+        for (i, j), accuracy in np.ndenumerate(matrix):
+            if not np.isnan(accuracy):
+                colour = "black" if accuracy > 60 else "white"
+                axes.text(j, i, f"{accuracy:.1f}", ha="center", va="center", color=colour, fontsize=SMALL)
+    return image
+
+
+def _ticks(n: int) -> list[int]:
+    """At most six of 0..n-1, evenly spaced from 0."""
+    return list(range(0, n, -(-n // 6)))
+
+
+def _legend(figure: Figure, curves: Sequence[Curve], note: str, key: Sequence[tuple[str, Artist]] = ()) -> None:
+    """Below everything, so that it covers nothing: methods, results folders if there are several, then `key`."""
+    entries = {_wrapped(curve.name, 40): Line2D([], [], **curve.style()) for curve in reversed(curves)}
+    entries = dict(reversed(entries.items()))
+    if len({curve.source for curve in curves}) > 1:
+        neutral = {curve.source: replace(curve, colour="black", marker="o") for curve in curves}
+        for _, curve in sorted(neutral.items()):
+            entries[_wrapped(curve.folder, 40)] = Line2D([], [], **curve.style())
+    entries |= dict(key)
+    inches = [0.65 + 0.065 * max(map(len, name.split("\n"))) for name in entries]
+    rows = next(
+        n for n in range(1, 99) if n >= len(inches) or sum(map(max, _chunks(inches, n))) <= figure.get_figwidth()
+    )
+    columns = len(_chunks(inches, rows))
+    legend = figure.legend(entries.values(), entries, loc="outside lower center", ncols=columns, columnspacing=1.4)
+    legend.set_title(note)
+    legend.get_title().set_multialignment("center")
+
+
+def _chunks(items: list, n: int) -> list[list]:
+    return [items[i : i + n] for i in range(0, len(items), n)]
+
+
+def _wrapped(name: str, width: int = 20) -> str:
+    """A name of any length in at most three lines."""
+    return "\n".join(textwrap.wrap("".join(c for c in name if c.isprintable() or c.isspace()), width, max_lines=3))
+
+
+def _save(figure: Figure, out_stem: Path) -> list[Path]:
+    """out_stem.png and out_stem.svg, each in one step."""
+    paths = []
+    for extension, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+        content = io.BytesIO()
+        figure.savefig(content, format=extension, metadata=metadata)
+        paths.append(out_stem.with_name(f"{out_stem.name}.{extension}"))
+        write_atomic(paths[-1], content.getvalue())
+    return paths

@@ -1,0 +1,422 @@
+"""What a finished run leaves in results/: counts, with everything needed to know what was counted.
+
+    results/<scenario>/runs/<dataset>/<method>/shots<k>-seed<s>/record.json      one Record, the only truth
+    results/<scenario>/records.csv                                               the counts of all records, one a row
+
+Experiences are numbered from 1; trained = 0 is the untrained method. An image is scored against the classes of its own
+experience (label space `own`) or against all classes learned so far (`joint`; undefined for those not yet learned).
+"""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import NamedTuple, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from lamm_cl.errors import UserError, did_you_mean
+from lamm_cl.files import write_atomic
+
+FORMAT = 1
+LABEL_SPACES = ("own", "joint")
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Which run: one method on one dataset with so many training images per class ("full": all) and one seed."""
+
+    scenario: str
+    version: int
+    dataset: str
+    method: str
+    shots: int | str
+    seed: int
+
+
+@dataclass(frozen=True)
+class BackboneFacts:
+    architecture: str
+    weights: str
+    hash: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What was seen when. Classes are in their order of arrival, T experiences."""
+
+    fingerprint: str
+    classes: tuple[str, ...]
+    order: tuple[int, ...]  # the dataset's own class ids
+    experiences: tuple[int, ...]  # (T,) number of classes
+    train_images: tuple[int, ...]  # (T,)
+    test_images: tuple[int, ...]  # (T,)
+    test_per_class: tuple[int, ...]
+    chosen: tuple[tuple[int, ...], ...]  # per experience, the ids of the training images
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Count:
+    """After `trained` experiences, `correct` of the `total` test images of experience `tested`; None is undefined."""
+
+    trained: int
+    tested: int
+    label_space: str
+    correct: int | None
+    total: int
+    correct_per_class: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    trainable: tuple[int, ...]  # (T,) parameters that learn in each experience
+    label_tokens: int | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What another machine or another day may change, and nothing else."""
+
+    seconds: dict
+    images_per_second: float | None
+    peak_memory_bytes: int | None
+    device: str
+    host: str
+    versions: dict
+    commit: str | None
+    finished: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished run. `scenario` and `card` are the resolved YAML, with its hash."""
+
+    run: RunFacts
+    scenario: dict
+    card: dict
+    backbone: BackboneFacts
+    dataset: DatasetFacts
+    counts: tuple[Count, ...]
+    model: ModelFacts
+    measured: Measured
+    files: dict
+
+    def facts(self) -> dict:
+        """Everything that must be the same when the run is repeated: all but `measured`."""
+        return {name: part for name, part in asdict(self).items() if name != "measured"}
+
+    def accuracy(self, label_space: str) -> np.ndarray:
+        """R, (T+1, T) in %: row i after i experiences, column j-1 the test images of experience j; NaN is undefined."""
+        matrix = np.full((len(self.dataset.experiences) + 1, len(self.dataset.experiences)), np.nan)
+        found = [count for count in self.counts if count.label_space == label_space]
+        if not found:
+            raise UserError(f"{self}: was not scored in the label space '{label_space}'")
+        for count in found:
+            if count.correct is not None:
+                matrix[count.trained, count.tested - 1] = 100 * count.correct / count.total
+        return matrix
+
+    def write(self, folder: Path) -> Path:
+        """Write folder/record.json in one step; the same record gives the same bytes."""
+        parts = asdict(self)
+        counts = ",\n  ".join(_json(count) for count in parts["counts"])
+        lines = [f'"format": {FORMAT}']
+        lines += [f'"{n}": [\n  {counts}]' if n == "counts" else f'"{n}": {_json(part)}' for n, part in parts.items()]
+        path = folder / "record.json"
+        write_atomic(path, "{" + ",\n ".join(lines) + "}\n")
+        return path
+
+    def __str__(self) -> str:
+        run = self.run
+        return f"{run.scenario}: {run.dataset}/{run.method}/shots{run.shots}-seed{run.seed}"
+
+
+def read_record(path: Path) -> Record:
+    """The record in a file. Raises UserError, in one line, for a file that is not a whole record of this format."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a whole JSON file ({error})") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+        raise UserError(f"{path}: format: expected {FORMAT}; another version of lamm-cl wrote this")
+    try:
+        record = _parsed(Record, content, "")
+        _check(record)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
+    return record
+
+
+def records_in(results: Path) -> list[Record]:
+    """The finished runs of one results folder, sorted by dataset, method, shots and seed; empty if none is finished.
+
+    Raises UserError if the folder is absent, or holds broken records, one run twice, or more than one scenario.
+    """
+    if not results.is_dir():
+        beside = [path.name for path in results.parent.iterdir()] if results.parent.is_dir() else []
+        raise UserError(f"{results}: no such results folder{did_you_mean(results.name, beside)}")
+    found = {}
+    for path in sorted(results.glob("runs/*/*/*/record.json")):
+        record = read_record(path)
+        run = record.run
+        key = (run.dataset, run.method, *by_size(run.shots), run.seed)
+        if key in found:
+            raise UserError(f"{path}: the run {record} is in this results folder twice")
+        found[key] = record
+    if len(names := sorted({record.run.scenario for record in found.values()})) > 1:
+        raise UserError(f"{results}: holds runs of several scenarios ({', '.join(names)}); expected one")
+    return [found[key] for key in sorted(found)]
+
+
+class Row(NamedTuple):
+    """One line of records.csv. `correct` and `accuracy` (in %) are None where the joint label space is undefined."""
+
+    scenario: str
+    dataset: str
+    method: str
+    shots: int | str
+    seed: int
+    label_space: str
+    trained: int
+    tested: int
+    correct: int | None
+    total: int
+    accuracy: float | None
+
+
+def rows(records: Iterable[Record]) -> list[Row]:
+    """The counts of the records, one a row, in a fixed order."""
+    return [
+        Row(
+            *(record.run.scenario, record.run.dataset, record.run.method, record.run.shots, record.run.seed),
+            *(count.label_space, count.trained, count.tested, count.correct, count.total),
+            None if count.correct is None else 100 * count.correct / count.total,
+        )
+        for record in records
+        for count in sorted(record.counts, key=lambda c: (LABEL_SPACES.index(c.label_space), c.trained, c.tested))
+    ]
+
+
+def load(results: Sequence[Path]) -> list[Row]:
+    """The rows of several results folders, from their record.json files: records.csv is a copy, never a source."""
+    return [row for folder in results for row in rows(records_in(folder))]
+
+
+def write_records_csv(results: Path) -> Path:
+    """Write results/records.csv anew from the records."""
+    lines = [
+        [csv_text(field) if isinstance(field, str) else field for field in row[:-1]]
+        + ["" if row.accuracy is None else f"{row.accuracy:.6f}"]
+        for row in load([results])
+    ]
+    path = results / "records.csv"
+    write_atomic(path, csv_lines([list(Row._fields), *lines]))
+    return path
+
+
+def csv_lines(lines: Iterable[Sequence]) -> str:
+    """Lines as CSV (RFC 4180 quoting, one newline at the end of each line; None is empty)."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(lines)
+    return out.getvalue()
+
+
+def csv_text(text: str) -> str:
+    """A name that no spreadsheet takes for a formula: one that starts like a formula gets a leading apostrophe."""
+    return "'" + text if text[:1] in tuple("=+-@\t\r\n") else text
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The finished runs of one results folder at one number of shots: what one table, or one line style, is about.
+
+    Datasets and methods are in the scenario's order, those without any finished run left out; `seeds` are the ones that
+    the scenario names, finished or not.
+    """
+
+    scenario: str
+    shots: int | str
+    datasets: tuple[str, ...]
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    records: dict[tuple[str, str], dict[int, Record]]  # (dataset, method) -> seed -> record
+
+    @property
+    def experiences(self) -> int:
+        """T; the largest, should the datasets differ."""
+        return max(len(record.dataset.experiences) for by_seed in self.records.values() for record in by_seed.values())
+
+    def values(self, dataset: str, method: str, metric: Callable[[Record], np.ndarray | float]) -> dict:
+        """seed -> metric of the run, for the finished seeds."""
+        return {seed: metric(record) for seed, record in self.records.get((dataset, method), {}).items()}
+
+    def averages(self, method: str, metric: Callable[[Record], np.ndarray | float]) -> dict:
+        """seed -> average over all datasets, for the seeds that are finished on every dataset."""
+        each = [self.values(dataset, method, metric) for dataset in self.datasets]
+        return {s: np.mean([values[s] for values in each], axis=0) for s in self.seeds if all(s in v for v in each)}
+
+    def name(self, method: str) -> str:
+        """The card's name for people ("CoOp"); the method's key where two cards share a name."""
+        names = {m: str(next(iter(r.values())).card.get("name", m)) for (_, m), r in self.records.items()}
+        return method if list(names.values()).count(names[method]) > 1 else names[method]
+
+    def missing(self) -> list[str]:
+        """What the scenario promises and no record holds, one sentence a piece."""
+        listed = next(iter(next(iter(self.records.values())).values())).scenario
+        absent = [x for x in listed.get("datasets", ()) if x not in self.datasets]
+        absent += [x for x in listed.get("methods", ()) if x not in self.methods]
+        gaps = {
+            (d, m): [str(s) for s in self.seeds if s not in self.records.get((d, m), {})]
+            for d in self.datasets
+            for m in self.methods
+        }
+        notes = [f"no finished run of {x}" for x in absent]
+        return notes + [f"{d}, {m}: seed {', '.join(seeds)} not finished" for (d, m), seeds in gaps.items() if seeds]
+
+
+def runs_in(results: Path) -> list[Runs]:
+    """The finished runs of one results folder, one Runs per number of shots, fewest first.
+
+    Raises UserError if nothing is finished, or if runs that would be compared differ in what they were tested on.
+    """
+    records = records_in(results)
+    if not records:
+        raise UserError(f"{results}: no finished run (no runs/<dataset>/<method>/shots<k>-seed<s>/record.json)")
+    _check_comparable(results, records)
+    by_shots: dict = {}
+    for record in records:
+        by_shots.setdefault(record.run.shots, []).append(record)
+    return [_runs(by_shots[shots]) for shots in sorted(by_shots, key=by_size)]
+
+
+def _runs(records: list[Record]) -> Runs:
+    cells: dict = {}
+    for record in records:
+        cells.setdefault((record.run.dataset, record.run.method), {})[record.run.seed] = record
+    scenario = records[0].scenario
+    return Runs(
+        records[0].run.scenario,
+        records[0].run.shots,
+        _in_order({dataset for dataset, _ in cells}, scenario.get("datasets", ())),
+        _in_order({method for _, method in cells}, scenario.get("methods", ())),
+        tuple(sorted({s for r in records for s in (r.run.seed, *r.scenario.get("seeds", ()))})),
+        cells,
+    )
+
+
+def _in_order(found: set[str], listed: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sorted(found, key=lambda name: (listed.index(name) if name in listed else len(listed), name)))
+
+
+def by_size(shots: int | str) -> tuple[bool, int]:
+    """Sort key: 1, 2, 16, full."""
+    return (True, 0) if isinstance(shots, str) else (False, shots)
+
+
+def _check_comparable(results: Path, records: list[Record]) -> None:
+    """Averaging over runs of different things would be silent nonsense: name the first field that differs."""
+    rules = [  # what must agree, among runs with the same ...
+        ("backbone hash", lambda r: r.backbone.hash, lambda r: ()),
+        ("dataset fingerprint", lambda r: r.dataset.fingerprint, lambda r: (r.run.dataset,)),
+        ("class order", lambda r: r.dataset.order, lambda r: (r.run.dataset,)),
+        ("experiences", lambda r: r.dataset.experiences, lambda r: (r.run.dataset,)),
+        ("card hash", lambda r: r.card.get("hash"), lambda r: (r.run.dataset, r.run.method)),
+    ]
+    for name, value, group in rules:
+        first: dict = {}
+        for record in records:
+            other = first.setdefault(group(record), record)
+            if value(record) != value(other):
+                raise UserError(f"{results}: '{record}' and '{other}' differ in {name}; they cannot share a table")
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+_hints = cache(get_type_hints)
+
+
+def _parsed(kind: type, value: object, where: str) -> object:
+    """The JSON value as the annotated type, lists as tuples. Raises ValueError: where, what was expected and found."""
+    if is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: expected an object, found {_short(value)}")
+        names = [field.name for field in fields(kind)]
+        if unknown := [key for key in value if key not in names]:
+            raise ValueError(f"{where}: no key '{unknown[0]}'{did_you_mean(unknown[0], names)}".removeprefix(": "))
+        if absent := [name for name in names if name not in value]:
+            raise ValueError(f"{where}: key '{absent[0]}' is missing".removeprefix(": "))
+        hints = _hints(kind)
+        return kind(**{name: _parsed(hints[name], value[name], f"{where}.{name}".lstrip(".")) for name in names})
+    if type(value) is kind:  # and not isinstance: True is no number
+        return value
+    if isinstance(kind, UnionType):
+        for option in get_args(kind):
+            try:
+                return _parsed(option, value, where)
+            except ValueError:
+                continue
+    elif get_origin(kind) is tuple and isinstance(value, list):
+        item = get_args(kind)[0]
+        if item in (int, str) and all(type(x) is item for x in value):  # a record can hold a million image ids
+            return tuple(value)
+        return tuple(_parsed(item, x, f"{where}[{i}]") for i, x in enumerate(value))
+    elif kind is float and type(value) is int:
+        return float(value)
+    raise ValueError(f"{where}: expected {_spelled(kind)}, found {_short(value)}")
+
+
+def _spelled(kind: type) -> str:
+    words = {str: "a text", int: "a whole number", float: "a number", dict: "an object", type(None): "null"}
+    options = get_args(kind) if isinstance(kind, UnionType) else [kind]
+    return " or ".join(words.get(option, "a list") for option in options)
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _check(record: Record) -> None:
+    """What no type says. Raises ValueError."""
+    data, T = record.dataset, len(record.dataset.experiences)
+    if type(record.run.shots) is str and record.run.shots != "full":
+        raise ValueError(f"run.shots: expected a whole number or 'full', found '{record.run.shots}'")
+    if not T or sum(data.experiences) != len(data.classes) or len(data.test_images) != T:
+        raise ValueError("dataset: classes, experiences and test_images do not belong together")
+    seen = set()
+    for i, count in enumerate(record.counts):
+        problem = _problem(count, data.test_images)
+        key = (count.label_space, count.trained, count.tested)
+        if problem or key in seen:
+            raise ValueError(f"counts[{i}]: {problem or 'is there twice'}")
+        seen.add(key)
+    if not seen or len(seen) != len({space for space, *_ in seen}) * (T + 1) * T:
+        raise ValueError(f"counts: expected one for each trained 0..{T} and tested 1..{T} in each label space")
+
+
+def _problem(count: Count, test_images: tuple[int, ...]) -> str:
+    """What is wrong with a count, "" if nothing is."""
+    if count.label_space not in LABEL_SPACES:
+        return f"label_space: no '{count.label_space}'{did_you_mean(count.label_space, LABEL_SPACES)}"
+    if not (0 <= count.trained <= len(test_images) and 1 <= count.tested <= len(test_images)):
+        return f"trained {count.trained}, tested {count.tested}: there are {len(test_images)} experiences"
+    if count.total != test_images[count.tested - 1] or count.total < 1:
+        return f"total {count.total}: dataset.test_images says {test_images[count.tested - 1]}"
+    undefined = count.label_space == "joint" and count.tested > count.trained
+    if undefined != (count.correct is None):
+        return "correct: expected null exactly where the joint label space lacks the classes of a later experience"
+    if count.correct is not None and not 0 <= count.correct <= count.total:
+        return f"correct {count.correct} of {count.total}"
+    if count.correct_per_class is not None and sum(count.correct_per_class) != count.correct:
+        return f"correct_per_class adds up to {sum(count.correct_per_class)}, correct is {count.correct}"
+    return ""

@@ -1,0 +1,308 @@
+"""The runs of a scenario: planned, checked against what is already in results/, and executed by one process or several.
+
+A run is one (dataset, method, shots, seed). Each gives its own record.json and nothing is shared between runs: they may be
+done in any order, at any number of jobs, in several calls, and give the same records.
+"""
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from lamm_cl import yaml_facts
+from lamm_cl.config import Card, Scenario, card_for, content_hash, difference, identity
+from lamm_cl.errors import UserError
+from lamm_cl.files import write_atomic
+from lamm_cl.records import read_record, write_records_csv
+
+PATIENCE = 15  # seconds that an interrupted worker gets to finish the write in progress
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method on one dataset with `shots` training images per class and one seed; `card` has the overrides in it."""
+
+    scenario: Scenario
+    dataset: str
+    method: str
+    card: Card
+    shots: int | Literal["full"]
+    seed: int
+    folder: Path
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {
+            "scenario": self.scenario.name,
+            "dataset": self.dataset,
+            "method": self.method,
+            "shots": self.shots,
+            "seed": self.seed,
+        }
+
+    def __str__(self) -> str:
+        return f"{self.dataset} / {self.method} / shots {self.shots} / seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where runs are executed: nothing here may change what a record says."""
+
+    data_root: Path | None
+    cache: Path
+    device: str
+    jobs: int
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened to a run. `share` of it is done (0 to 1); `text` says where it is, or why it failed."""
+
+    run: Run
+    kind: Literal["started", "progress", "finished", "failed"]
+    share: float = 0.0
+    text: str = ""
+    mistake: bool = False  # failed because of the user's files or flags, not because of a defect
+
+
+def plan(
+    scenario: Scenario,
+    results: Path,
+    *,
+    datasets: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    shots: Sequence[int | str] = (),
+    seeds: Sequence[int] = (),
+) -> list[Run]:
+    """All runs of a scenario, below results/<scenario>, in its order; a list that is not empty replaces its own."""
+    root = results / scenario.name / "runs"
+    cards = {method: card_for(scenario, method) for method in methods or scenario.methods}
+    return [
+        Run(scenario, dataset, method, card, k, seed, root / dataset / method / f"shots{k}-seed{seed}")
+        for dataset in datasets or scenario.datasets
+        for method, card in cards.items()
+        for k in shots or scenario.shots
+        for seed in seeds or scenario.seeds
+    ]
+
+
+def unfinished(runs: Sequence[Run]) -> list[Run]:
+    """The runs without a record. Raises UserError where a record is of another scenario or card than the run."""
+    for folder in dict.fromkeys(run.folder.parents[3] for run in runs):
+        _check_folder(folder, runs[0].scenario)
+    return [run for run in runs if not _finished(run)]
+
+
+def execute(runs: Sequence[Run], settings: Settings, report: Callable[[Event], None]) -> list[Event]:
+    """Do the runs -> the events of those that failed. One that fails does not stop the others.
+
+    A crash leaves traceback.txt in the run's folder. records.csv is rewritten after every run. On an interrupt the runs
+    in progress stop (their state stays on disk) and the interrupt goes on to the caller.
+    """
+    failures = []
+    events = _here(runs, settings, report) if settings.jobs == 1 else _in_workers(runs, settings)
+    try:
+        for event in events:
+            if event.kind == "finished":
+                _publish(event.run)
+            if event.kind == "failed":
+                failures.append(event)
+                if not event.mistake:
+                    write_atomic(event.run.folder / "traceback.txt", event.text)
+            report(event)
+    finally:
+        events.close()
+    return failures
+
+
+def _check_folder(folder: Path, scenario: Scenario) -> None:
+    """results/<scenario>/scenario.yaml says whose folder it is."""
+    path = folder / "scenario.yaml"
+    if not path.exists():
+        return
+    theirs = yaml_facts.parse(path.read_bytes(), str(path))
+    wanted = identity(scenario)
+    differs = difference({key: theirs.get(key) for key in wanted}, wanted)
+    if differs:
+        raise UserError(f"{path}: made with another scenario ({differs}); choose another --results folder")
+
+
+def _finished(run: Run) -> bool:
+    path = run.folder / "record.json"
+    if not path.exists():
+        return False
+    try:
+        record = read_record(path)
+    except UserError as error:
+        raise UserError(f"{error}; delete the file to repeat this run") from None
+    for kind, old, new in (("scenario", record.scenario, run.scenario), ("card", record.card, run.card)):
+        if old.get("hash") != content_hash(new):
+            wanted = identity(new)
+            differs = difference({key: old.get(key) for key in wanted}, wanted) or "hash: another version of lamm-cl"
+            raise UserError(f"{path}: made with another {kind} ({differs}); choose another --results folder")
+    return True
+
+
+def _publish(run: Run) -> None:
+    """Bring what is derived from the records up to date: scenario.yaml and records.csv of the results folder."""
+    folder = run.folder.parents[3]
+    facts = run.scenario.model_dump(mode="json")
+    write_atomic(folder / "scenario.yaml", yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=120))
+    (run.folder / "traceback.txt").unlink(missing_ok=True)
+    write_records_csv(folder)
+
+
+# --- one process ------------------------------------------------------------------------------------------------------
+
+
+def _here(runs: Sequence[Run], settings: Settings, report: Callable[[Event], None]) -> Iterator[Event]:
+    for run in runs:
+        yield Event(run, "started")
+        yield _outcome(run, settings, report)
+
+
+def _outcome(run: Run, settings: Settings, tell: Callable[[Event], None]) -> Event:
+    """Do one run; whatever goes wrong in it is its own failure. Interrupts pass."""
+    from lamm_cl import train  # imports torch and Avalanche, which planning and listing do without
+
+    try:
+        with _one_thread():
+            train.run(
+                run,
+                data_root=settings.data_root,
+                cache=settings.cache,
+                device=_device(settings.device),
+                progress=lambda at: tell(Event(run, "progress", *_position(at))),
+            )
+    except UserError as error:
+        return Event(run, "failed", text=str(error), mistake=True)
+    except Exception:  # the boundary between runs: told, kept in traceback.txt, and the others of a long sweep go on
+        return Event(run, "failed", text=traceback.format_exc())
+    return Event(run, "finished", 1.0)
+
+
+def _position(at: Any) -> tuple[float, str]:
+    """A train.Progress -> the share of the run that is done, and words for it."""
+    if at.experience == 0:
+        return 0.0, "untrained, test"
+    epochs_done = at.epoch if at.stage == "test" else at.epoch - 1
+    share = (at.experience - 1 + (epochs_done / at.epochs if at.epochs else 1)) / at.experiences
+    epoch = f", epoch {at.epoch}/{at.epochs}" if at.epochs and at.stage != "test" else ""
+    return share, f"experience {at.experience}/{at.experiences}{epoch}, {at.stage}"
+
+
+def _device(wanted: str) -> str:
+    import torch
+
+    found = torch.cuda.is_available()
+    if wanted == "cuda" and not found:
+        raise UserError("--device cuda: torch finds no CUDA device here; expected cpu or auto")
+    return wanted if wanted != "auto" else "cuda" if found else "cpu"
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One torch thread: sums, and so results, do not depend on the machine's cores or on the number of jobs."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# --- several processes ------------------------------------------------------------------------------------------------
+
+
+class _Worker:
+    """A process that does one run at a time, with a pipe to it: `run` is what it is doing now."""
+
+    def __init__(self, settings: Settings):
+        context = get_context("spawn")
+        self.pipe, far = context.Pipe()
+        self.process = context.Process(target=_work, args=(far, settings), daemon=True)
+        # Ctrl-C reaches the whole group of processes: from its first moment a worker leaves the decision to us.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self.process.start()
+        signal.signal(signal.SIGINT, handler)
+        far.close()
+        self.run: Run | None = None
+
+    def give(self, run: Run) -> Event:
+        self.run = run
+        self.pipe.send(run)
+        return Event(run, "started")
+
+    def receive(self) -> Event:
+        """The next event of its run; a process that died is a failure of the run that it was doing."""
+        try:
+            return self.pipe.recv()
+        except (EOFError, ConnectionError):
+            self.process.join()
+            code = self.process.exitcode
+            why = f"killed by {signal.Signals(-code).name}" if code and code < 0 else f"exit code {code}"
+            hint = "; out of memory? try fewer --jobs" if code == -signal.SIGKILL else ""
+            return Event(self.run, "failed", text=f"the worker process ended: {why}{hint}\n")
+
+    def stop(self) -> None:
+        self.pipe.close()
+        self.process.terminate()
+
+
+def _in_workers(runs: Sequence[Run], settings: Settings) -> Iterator[Event]:
+    waiting = deque(runs)
+    workers: list[_Worker] = []
+    try:
+        while waiting or any(worker.run for worker in workers):
+            while waiting and len(workers) < settings.jobs:
+                workers.append(_Worker(settings))
+                yield workers[-1].give(waiting.popleft())
+            for pipe in wait([worker.pipe for worker in workers]):
+                worker = next(worker for worker in workers if worker.pipe is pipe)
+                event = worker.receive()
+                yield event
+                if event.kind not in ("finished", "failed"):
+                    continue
+                worker.run = None
+                if waiting and worker.process.is_alive():
+                    yield worker.give(waiting.popleft())
+                else:
+                    worker.stop()
+                    workers.remove(worker)
+    finally:
+        _stop(workers)
+
+
+def _stop(workers: Sequence[_Worker]) -> None:
+    for worker in workers:
+        worker.stop()
+    deadline = time.monotonic() + PATIENCE
+    for worker in workers:
+        worker.process.join(max(0.0, deadline - time.monotonic()))
+        if worker.process.is_alive():
+            worker.process.kill()
+
+
+def _work(pipe: Connection, settings: Settings) -> None:
+    """The worker's life: runs come in, events go out, until the pipe ends (also when the parent is killed)."""
+    # As an exception, so that a write in progress removes its temporary file.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        while True:
+            pipe.send(_outcome(pipe.recv(), settings, pipe.send))
+    except (EOFError, ConnectionError):
+        return
