@@ -200,14 +200,14 @@ def _run(args: argparse.Namespace) -> int:
         return _print_plan(runs, todo)
     if not todo:
         _say(f"nothing to do: all {len(runs)} runs are finished")
-        return 0 if _derived_is_fresh(folder) else _derive(folder)
+        return 0 if _derived_is_fresh(folder) else _derive(runs[0].scenario, folder)
     settings = sweep.Settings(_data_root(args), _cache(args), args.device, min(args.jobs, len(todo)))
     _check_data(todo, settings)
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here or in a worker; see sweep._one_thread
     failures, finished = _execute(todo, len(runs), settings)
     if not finished and all(event.mistake for event in failures):
         raise UserError(failures[0].text)
-    status = _derive(folder) if finished else 0
+    status = _derive(runs[0].scenario, folder) if finished else 0
     return _print_failures(failures) if failures else status
 
 
@@ -225,16 +225,17 @@ def _planned(args: argparse.Namespace) -> "list[Run]":
         scenario = config.replace_backbone(scenario, architecture, weights or "openai")
     lists = {"datasets": args.dataset, "methods": methods, "shots": args.shots, "seeds": args.seed}
     runs = sweep.plan(scenario, args.results, **{name: list(dict.fromkeys(given)) for name, given in lists.items()})
-    _check_names(scenario, runs)
+    _check_names(scenario, runs, _data_root(args))
     return runs
 
 
-def _check_names(scenario: "Scenario", runs: "list[Run]") -> None:
+def _check_names(scenario: "Scenario", runs: "list[Run]", data_root: Path | None) -> None:
     from lamm_cl import data
 
     known = [info.name for info in data.names()]
     for name in dict.fromkeys(run.dataset for run in runs):
-        if name not in known:
+        own = Path(name).expanduser().exists() or (data_root and (data_root / name).exists())
+        if data.canonical(name) not in known and not own:
             raise UserError(f"{scenario.name}: datasets: no dataset {name!r}{did_you_mean(name, known)}")
 
 
@@ -307,9 +308,11 @@ def _derived_is_fresh(folder: Path) -> bool:
     return all(path.exists() and path.stat().st_mtime >= records for path in _derived(folder))
 
 
-def _derive(folder: Path) -> int:
+def _derive(scenario: "Scenario", folder: Path) -> int:
     """Tables and figures from the records. In processes of their own: what trains and what draws share files only."""
-    for command in (["table", "--write"], ["plot"]):
+    at_once = "few-shot" if len(scenario.shots) > 1 else "ablation"  # one experience: nothing can degrade
+    kind = at_once if scenario.experiences == 1 else "degradation"
+    for command in (["table", "--write", "--kind", kind], ["plot"]):
         done = subprocess.run([sys.executable, "-m", "lamm_cl", *command, str(folder)], check=False)
         if done.returncode:
             return done.returncode

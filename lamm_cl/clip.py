@@ -30,6 +30,14 @@ class Prompts:
 
     first: Tensor | None = None  # text: (1, n, d), (C, n, d) per class, (B, 1, n, d) per image;  image: (n, w)
     deep: list[Tensor] = field(default_factory=list)  # each (n, d) or (n, w)
+    classes: range | None = None  # of contexts that belong to classes: whose they are
+
+    def of(self, classes: range) -> "Prompts":
+        """The part for some of the classes."""
+        if self.classes is None:
+            return self
+        at = slice(classes.start - self.classes.start, classes.stop - self.classes.start)
+        return Prompts(self.first[at], self.deep, classes)
 
 
 class FrozenCLIP:

@@ -32,6 +32,8 @@ from lamm_cl.errors import UserError, did_you_mean
 
 # A name becomes a folder in results/, so it holds nothing a file system could read as a path.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9+._-]*$", max_length=100)]
+# A dataset is a name or, one's own, a path.
+Dataset = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=1000)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Rate = Annotated[float, Field(gt=0, le=10**6)]
@@ -182,7 +184,7 @@ class Scenario(Facts):
     version: Count
     description: str = ""
     backbone: Backbone
-    datasets: _set_of(Name)
+    datasets: _set_of(Dataset)
     experiences: _either(number=Count, text=Literal["halves"], list=_list_of(Count))
     order: _either(text=Literal["dataset", "reversed"], mapping=OrderSeed) = "dataset"
     shots: Annotated[
@@ -408,7 +410,7 @@ def _explained(model: type[Facts], data: Any, error: dict[str, Any]) -> str:
         said = f"no field {_shown(key)}{did_you_mean(key, fields)}" if kind != "missing" else f"'{key}' is missing"
     elif kind == "string_pattern_mismatch":
         name = "a name of letters, digits and + . _ - (it becomes a folder)"
-        rule = "file.Class, as in coop.CoOp" if path and path[-1] == "use" else name
+        rule = {"use": "file.Class, as in coop.CoOp", "datasets": "a name or a path"}.get(_section(path), name)
         said = f"expected {rule}, got {_shown(value)}"
     elif kind in _EXPECTED:
         near = did_you_mean(value, re.findall(r"'([^']+)'", ctx["expected"])) if kind == "literal_error" else ""
@@ -428,6 +430,11 @@ def _keys(data: Any, loc: tuple[int | str, ...]) -> list[int | str]:
         if inside or (last and isinstance(data, dict)):
             keys.append(step)
     return keys
+
+
+def _section(path: list[int | str]) -> str:
+    """The last key of a path that is no position in a list."""
+    return next((step for step in reversed(path) if isinstance(step, str)), "")
 
 
 def _fields(model: type[Facts], path: list[int | str]) -> list[str]:

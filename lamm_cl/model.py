@@ -49,7 +49,7 @@ class Classifier(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
 
     def encode(self, prompts: Prompts, classes: range) -> Tensor:
-        labels = self.labels(classes)
+        prompts, labels = prompts.of(classes), self.labels(classes)
         text = [frame.encode(prompts, labels, classes) for frame in self.frames]
         return text[0] if len(text) == 1 else F.normalize(torch.stack(text).mean(dim=0), dim=-1)
 
@@ -156,6 +156,16 @@ class PromptedCLIP(DynamicModule):
 
     def learned_tensors(self) -> dict[str, Tensor]:
         return {name: p.detach() for name, p in self.named_parameters()}
+
+    @torch.no_grad()
+    def load_learned(self, tensors: dict[str, Tensor]) -> None:
+        """Put learned tensors in place of ours; the model must have grown to the same experience."""
+        ours = dict(self.named_parameters())
+        assert ours.keys() == tensors.keys()
+        for name, tensor in tensors.items():
+            ours[name].copy_(tensor)
+        self.classifier.kept.clear()
+        self.settle()
 
 
 def build(card: Card, clip: FrozenCLIP, names: list[str], experiences: list[range], *, template: str = "a photo of a {}.",

@@ -9,6 +9,7 @@ import io
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 
 import matplotlib
@@ -16,6 +17,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -64,8 +66,6 @@ WIDTH = 7.0  # inches: the text of a two-column page
 SMALL = 6.5  # pt: the numbers inside panels
 UNLEARNED = "#f1f1f1"
 MOST_SETS = 3  # with more experiences than this, sets do not get a row of panels each
-
-
 ALL_SETS = "accuracy on all\nsets learned (%)"
 Values = list[np.ndarray]  # one array per finished seed
 
@@ -134,6 +134,7 @@ def plot_matrix(
     compared = _compared(results, shots)
     curves = _curves(compared)
     datasets = [place for place in _places(compared) if place]
+    T = max(runs.experiences for runs in compared)
     with matplotlib.rc_context(STYLE | {"axes.grid": False, "axes.spines.top": True, "axes.spines.right": True}):
         size = max(0.9, min(1.6, WIDTH / (len(datasets) + 1)))
         figure = Figure((size * len(datasets) + 1.2, 0.85 * size * len(curves) + 0.6), layout="constrained")
@@ -141,7 +142,7 @@ def plot_matrix(
         grid = figure.subplots(len(curves), len(datasets), squeeze=False, sharex="col", sharey=True)
         for curve, row in zip(curves, grid, strict=True):
             for dataset, axes in zip(datasets, row, strict=True):
-                image = _matrix(axes, curve.values(dataset, lambda record: record.accuracy(label_space)))
+                image = _matrix(axes, T, curve.values(dataset, lambda record: record.accuracy(label_space)))
             name = curve.name if len(compared) == 1 else f"{curve.name}, {curve.folder}"
             row[0].set_ylabel(_wrapped(name), fontsize=STYLE["axes.titlesize"])
         for dataset, axes in zip(datasets, grid[0], strict=True):
@@ -158,7 +159,7 @@ def plot_few_shot(results: Sequence[Path], out_stem: Path) -> list[Path]:
     folders = [runs_in(folder) for folder in results]
     every = [runs for folder in folders for runs in folder]
     levels = sorted({runs.shots for runs in every}, key=by_size)
-    curves = _curves([folder[-1] for folder in folders])
+    curves = _curves([_at_any_shots(folder) for folder in folders])
     with matplotlib.rc_context(STYLE):
         figure, grid = _panels(_places(every), ["accuracy (%)"], "images per class")
         for (place, _), axes in grid.items():
@@ -189,6 +190,14 @@ def _compared(results: Sequence[Path], shots: int | str | None) -> list[Runs]:
     return compared
 
 
+def _at_any_shots(folder: list[Runs]) -> Runs:
+    """All methods of a folder, also those that were not run at its most shots: for names and styles."""
+    methods = dict.fromkeys(method for runs in folder for method in runs.methods)
+    return replace(
+        folder[-1], methods=tuple(methods), records={k: v for runs in folder for k, v in runs.records.items()}
+    )
+
+
 def _curves(compared: Sequence[Runs]) -> list[Curve]:
     """One per method and results folder, in the stable order of the methods that gives them colour and marker."""
     methods = {method for runs in compared for method in runs.methods}
@@ -208,9 +217,10 @@ def _curves(compared: Sequence[Runs]) -> list[Curve]:
 
 
 def _places(compared: Sequence[Runs]) -> list[str | None]:
-    """The datasets of all folders, and None, their average, if there are several."""
+    """The datasets of all folders, and None, their average, if there are several and a method has them all."""
     datasets = list(dict.fromkeys(dataset for runs in compared for dataset in runs.datasets))
-    return [*datasets, None] if len(datasets) > 1 else datasets
+    averaged = any(runs.averages(method, lambda record: 0.0) for runs in compared for method in runs.methods)
+    return [*datasets, None] if len(datasets) > 1 and averaged else datasets
 
 
 def _rows(T: int, label_space: str) -> dict[str, tuple[int, Callable[[Record], np.ndarray]]]:
@@ -264,8 +274,9 @@ def _panels(
     """A column of panels per place, a row per name; long lists of places are broken into bands of such rows."""
     bands = -(-len(places) // PANELS_PER_ROW)
     columns = -(-len(places) // bands)
-    width = WIDTH if columns > 2 else 0.4 + 1.6 * max(2, columns)
-    figure = Figure((width, 0.8 + bands * (0.25 + 1.35 * len(rows))), layout="constrained")
+    width = {1: 3.6, 2: 5.0}.get(columns, WIDTH)
+    titles = max(_lines(_wrapped(place or "")) for place in places)
+    figure = Figure((width, 0.3 + bands * (0.1 + 0.15 * titles + 1.35 * len(rows))), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.03)
     axes = figure.subplots(bands * len(rows), columns, squeeze=False)
     for unused in range(len(places), bands * columns):
@@ -285,6 +296,8 @@ def _panels(
 
 
 def _line(axes: Axes, curve: Curve, x: np.ndarray, mean: np.ndarray, std: np.ndarray) -> None:
+    if not len(x):  # no finished run here
+        return
     axes.plot(x, mean, **curve.style(), markevery=max(1, len(x) // 6), clip_on=False, zorder=3)
     axes.fill_between(x, mean - std, mean + std, color=curve.colour, alpha=0.15, linewidth=0)
 
@@ -324,18 +337,18 @@ def _write_changes(axes: Axes, ends: list[tuple[float, float, str]]) -> None:
         )
 
 
-def _matrix(axes: Axes, values: Values):
-    """One heat map; returns the image, for the colour bar."""
-    matrix, _ = _mean_std(values)
+def _matrix(axes: Axes, T: int, values: Values) -> AxesImage:
+    """One heat map of (T+1, T) cells, hatched where there is no value; returns the image, for the colour bar."""
+    mean, _ = _mean_std(values)
+    matrix = np.full((T + 1, T), np.nan)
+    if values:
+        matrix[: len(mean), : len(mean) - 1] = mean
     axes.patch.set(hatch="////", edgecolor="#b5b5b5", linewidth=0)
-    if not values:
-        matrix = np.full((2, 1), np.nan)
-    rows, columns = matrix.shape
     image = axes.imshow(matrix, cmap="viridis", vmin=0, vmax=100, aspect="auto", interpolation="none")
-    axes.set_xticks(_ticks(columns), [str(j + 1) for j in _ticks(columns)])
-    axes.set_yticks(_ticks(rows))
+    axes.set_xticks(_ticks(T), [str(j + 1) for j in _ticks(T)])
+    axes.set_yticks(_ticks(T + 1))
     axes.tick_params(length=0)
-    if rows * columns <= 30:
+    if T <= 5:  # the numbers fit
         for (i, j), accuracy in np.ndenumerate(matrix):
             if not np.isnan(accuracy):
                 colour = "black" if accuracy > 60 else "white"
@@ -361,19 +374,28 @@ def _legend(figure: Figure, curves: Sequence[Curve], note: str, key: Sequence[tu
     rows = next(
         n for n in range(1, 99) if n >= len(inches) or sum(map(max, _chunks(inches, n))) <= figure.get_figwidth()
     )
-    columns = len(_chunks(inches, rows))
-    legend = figure.legend(entries.values(), entries, loc="outside lower center", ncols=columns, columnspacing=1.4)
+    columns = _chunks([*entries], rows)
+    note = "\n".join(textwrap.fill(line, int(16 * figure.get_figwidth())) for line in note.split("\n"))
+    lines = _lines(note) + sum(max(map(_lines, row)) for row in zip_longest(*columns, fillvalue=""))
+    figure.set_figheight(figure.get_figheight() + 0.17 * lines)
+    legend = figure.legend(entries.values(), entries, loc="outside lower center", ncols=len(columns), columnspacing=1.4)
     legend.set_title(note)
     legend.get_title().set_multialignment("center")
+
+
+def _lines(text: str) -> int:
+    return text.count("\n") + 1
 
 
 def _chunks(items: list, n: int) -> list[list]:
     return [items[i : i + n] for i in range(0, len(items), n)]
 
 
-def _wrapped(name: str, width: int = 20) -> str:
+def _wrapped(name: str, width: int = 16) -> str:
     """A name of any length in at most three lines."""
-    return "\n".join(textwrap.wrap("".join(c for c in name if c.isprintable() or c.isspace()), width, max_lines=3))
+    return "\n".join(
+        textwrap.wrap("".join(c for c in name if c.isprintable() or c.isspace()), width, max_lines=3, placeholder=" …")
+    )
 
 
 def _save(figure: Figure, out_stem: Path) -> list[Path]:

@@ -12,7 +12,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from types import UnionType
 from typing import NamedTuple, get_args, get_origin, get_type_hints
@@ -113,14 +113,35 @@ class Record:
 
     def accuracy(self, label_space: str) -> np.ndarray:
         """R, (T+1, T) in %: row i after i experiences, column j-1 the test images of experience j; NaN is undefined."""
-        matrix = np.full((len(self.dataset.experiences) + 1, len(self.dataset.experiences)), np.nan)
-        found = [count for count in self.counts if count.label_space == label_space]
-        if not found:
+        if label_space not in self._accuracies:
             raise UserError(f"{self}: was not scored in the label space '{label_space}'")
-        for count in found:
+        return self._accuracies[label_space]
+
+    def class_drops(self, label_space: str) -> np.ndarray:
+        """(C,) in points, classes by arrival: accuracy right after a class was learned minus after the last experience.
+
+        NaN for a class without test images, or if the counts of each class were not kept.
+        """
+        sizes, T = self.dataset.experiences, len(self.dataset.experiences)
+        kept = {
+            (count.trained, count.tested): np.array(count.correct_per_class or [np.nan] * sizes[count.tested - 1])
+            for count in self.counts
+            if count.label_space == label_space and count.trained in (count.tested, T)
+        }
+        lost = np.concatenate([kept[j, j] - kept[T, j] for j in range(1, T + 1)])
+        images = np.array(self.dataset.test_per_class, dtype=float)
+        return 100 * lost / np.where(images > 0, images, np.nan)
+
+    @cached_property
+    def _accuracies(self) -> dict[str, np.ndarray]:
+        T = len(self.dataset.experiences)
+        matrices = {count.label_space: np.full((T + 1, T), np.nan) for count in self.counts}
+        for count in self.counts:
             if count.correct is not None:
-                matrix[count.trained, count.tested - 1] = 100 * count.correct / count.total
-        return matrix
+                matrices[count.label_space][count.trained, count.tested - 1] = 100 * count.correct / count.total
+        for matrix in matrices.values():
+            matrix.flags.writeable = False
+        return matrices
 
     def write(self, folder: Path) -> Path:
         """Write folder/record.json in one step; the same record gives the same bytes."""
@@ -254,6 +275,25 @@ class Runs:
         """T; the largest, should the datasets differ."""
         return max(len(record.dataset.experiences) for by_seed in self.records.values() for record in by_seed.values())
 
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """The label spaces that every run was scored in, own first."""
+        found = [{c.label_space for c in r.counts} for by_seed in self.records.values() for r in by_seed.values()]
+        return tuple(space for space in LABEL_SPACES if all(space in each for each in found))
+
+    def space(self, preferred: str) -> str:
+        """The label space to tell numbers in: the preferred one if every run was scored in it, else the other.
+
+        Raises UserError if the runs have none in common.
+        """
+        if not self.spaces:
+            raise UserError(f"{self.scenario}: some runs were scored in one label space, some in the other; none in both")
+        return preferred if preferred in self.spaces else self.spaces[0]
+
+    def of(self, method: str) -> list[Record]:
+        """The finished runs of a method."""
+        return [r for dataset in self.datasets for r in self.records.get((dataset, method), {}).values()]
+
     def values(self, dataset: str, method: str, metric: Callable[[Record], np.ndarray | float]) -> dict:
         """seed -> metric of the run, for the finished seeds."""
         return {seed: metric(record) for seed, record in self.records.get((dataset, method), {}).items()}
@@ -265,7 +305,7 @@ class Runs:
 
     def name(self, method: str) -> str:
         """The card's name for people ("CoOp"); the method's key where two cards share a name."""
-        names = {m: str(next(iter(r.values())).card.get("name", m)) for (_, m), r in self.records.items()}
+        names = {m: str(self.of(m)[0].card.get("name", m)) for m in self.methods}
         return method if list(names.values()).count(names[method]) > 1 else names[method]
 
     def missing(self) -> list[str]:
@@ -393,9 +433,11 @@ def _check(record: Record) -> None:
         raise ValueError(f"run.shots: expected a whole number or 'full', found '{record.run.shots}'")
     if not T or sum(data.experiences) != len(data.classes) or len(data.test_images) != T:
         raise ValueError("dataset: classes, experiences and test_images do not belong together")
+    if len(data.test_per_class) != len(data.classes):
+        raise ValueError(f"dataset.test_per_class: expected one for each of the {len(data.classes)} classes")
     seen = set()
     for i, count in enumerate(record.counts):
-        problem = _problem(count, data.test_images)
+        problem = _problem(count, data)
         key = (count.label_space, count.trained, count.tested)
         if problem or key in seen:
             raise ValueError(f"counts[{i}]: {problem or 'is there twice'}")
@@ -404,8 +446,9 @@ def _check(record: Record) -> None:
         raise ValueError(f"counts: expected one for each trained 0..{T} and tested 1..{T} in each label space")
 
 
-def _problem(count: Count, test_images: tuple[int, ...]) -> str:
+def _problem(count: Count, data: DatasetFacts) -> str:
     """What is wrong with a count, "" if nothing is."""
+    test_images = data.test_images
     if count.label_space not in LABEL_SPACES:
         return f"label_space: no '{count.label_space}'{did_you_mean(count.label_space, LABEL_SPACES)}"
     if not (0 <= count.trained <= len(test_images) and 1 <= count.tested <= len(test_images)):
@@ -417,6 +460,10 @@ def _problem(count: Count, test_images: tuple[int, ...]) -> str:
         return "correct: expected null exactly where the joint label space lacks the classes of a later experience"
     if count.correct is not None and not 0 <= count.correct <= count.total:
         return f"correct {count.correct} of {count.total}"
-    if count.correct_per_class is not None and sum(count.correct_per_class) != count.correct:
+    if count.correct_per_class is None:
+        return ""
+    if sum(count.correct_per_class) != (count.correct or 0):
         return f"correct_per_class adds up to {sum(count.correct_per_class)}, correct is {count.correct}"
+    if len(count.correct_per_class) != data.experiences[count.tested - 1]:
+        return f"correct_per_class: expected {data.experiences[count.tested - 1]} classes"
     return ""

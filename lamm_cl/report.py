@@ -88,30 +88,37 @@ class Published:
     degradation: float | None = None
 
 
-def tables(results: Sequence[Path], kind: str = "degradation", published: Sequence[Published] = ()) -> list[Table]:
+def published(card: Mapping) -> list[Published]:
+    """The class-incremental table in a card's published numbers, if it has one: what `tables` takes."""
+    table = card.get("published", {}).get("table2_class_incremental")
+    if table is None:
+        return []
+    names = [key for key in table if key.startswith("set")]
+    sets = tuple(dict(zip(table["columns"], table[f"set{j}"], strict=True)) for j in range(1, len(names) + 1))
+    return [Published(card["name"], table["source"], sets, table.get("average", {}).get("degradation"))]
+
+
+def tables(results: Sequence[Path], kind: str = "degradation", papers: Sequence[Published] = ()) -> list[Table]:
     """The tables of one kind: for each results folder, for each number of shots (few-shot: one for all shots).
 
-    `published` rows appear in degradation tables, where a dataset is shared. Raises UserError for an unknown kind, a
+    Rows of `papers` appear in degradation tables, where a dataset is shared. Raises UserError for an unknown kind, a
     folder without finished runs, or runs that the kind does not fit.
     """
     if kind not in KINDS:
         raise UserError(f"--kind: no table '{kind}'{did_you_mean(kind, KINDS)}; one of {', '.join(KINDS)}")
-    folders = [runs_in(folder) for folder in results]
-    if kind == "few-shot":
-        return [_ranked(few_shot(folder)) for folder in folders]
-    options = {"published": published} if kind == "degradation" else {}
-    return [_ranked(_BUILDERS[kind](runs, **options)) for folder in folders for runs in folder]
+    return [table for folder in results for table in _tables(runs_in(folder), kind, papers)]
 
 
-def write_tables(results: Path, published: Sequence[Published] = ()) -> list[Path]:
+def write_tables(results: Path, papers: Sequence[Published] = ()) -> list[Path]:
     """Write results/tables/: degradation.{csv,md,tex}, degradation_{std,seeds,per_dataset,per_dataset_std}.csv.
 
     Values are in %, mean over seeds; `_std` holds standard deviations, `_seeds` how many seeds each mean is over. With
     several numbers of shots, the CSV files begin with a column `shots`, the others hold one table for each. The same
     records give the same bytes. Raises UserError for a scenario that was not scored in the own label space.
     """
-    shown = tables([results], "degradation", published)
-    per_dataset = tables([results], "degradation-per-dataset")
+    folder = runs_in(results)
+    shown = _tables(folder, "degradation", papers)
+    per_dataset = _tables(folder, "degradation-per-dataset")
     contents = {
         "degradation.csv": to_csv(shown),
         "degradation_std.csv": to_csv(shown, "std"),
@@ -126,10 +133,17 @@ def write_tables(results: Path, published: Sequence[Published] = ()) -> list[Pat
     return [results / "tables" / name for name in contents]
 
 
+def _tables(folder: list[Runs], kind: str, papers: Sequence[Published] = ()) -> list[Table]:
+    if kind == "few-shot":
+        return [_ranked(few_shot(folder))]
+    options = {"papers": papers} if kind == "degradation" else {}
+    return [_ranked(_BUILDERS[kind](runs, **options)) for runs in folder]
+
+
 # Builders
 
 
-def degradation(runs: Runs, published: Sequence[Published] = ()) -> Table:
+def degradation(runs: Runs, papers: Sequence[Published] = ()) -> Table:
     """Gao et al. (LAMM), AAAI 2024, Table 2: accuracy on each set after the last experience, what earlier ones lost."""
     lines = []
     for method in runs.methods:
@@ -139,10 +153,13 @@ def degradation(runs: Runs, published: Sequence[Published] = ()) -> Table:
             each = [_number(runs, runs.values(d, method, last)) for d in runs.datasets]
             labels = (_method(runs, method), Label(str(j), str(j)))
             lines.append(Line(labels, (*each, _average(runs, method, last), lost), group=str(j)))
-    lines += [line for paper in published for line in _published(paper, runs.datasets)]
+    cited = [(paper, _published(paper, runs.datasets)) for paper in papers]
+    lines += [line for _, rows in cited for line in rows]
     what = "accuracy (%) after the last experience, own label space; degradation of the earlier sets in points"
     columns = [*(Column(name, 1) for name in (*runs.datasets, "average")), Column("degradation", 1, once=True)]
-    return _table("degradation", what, runs, ("method", "set"), columns, lines)
+    table = _table("degradation", what, runs, ("method", "set"), columns, lines)
+    sources = tuple(f"{paper.method} (published): {paper.source}" for paper, rows in cited if rows)
+    return replace(table, notes=(*table.notes, *sources))
 
 
 def degradation_per_dataset(runs: Runs) -> Table:
@@ -342,18 +359,25 @@ def _table(
 
 def _published(paper: Published, datasets: tuple[str, ...]) -> list[Line]:
     """The paper's rows on the datasets at hand; its averages only if it has exactly these datasets."""
-    if not any(dataset in accuracies for accuracies in paper.sets for dataset in datasets):
+    sets = [{_folded(name): accuracy for name, accuracy in accuracies.items()} for accuracies in paper.sets]
+    folded = [_folded(dataset) for dataset in datasets]
+    if not any(name in accuracies for accuracies in sets for name in folded):
         return []
-    same = all(set(accuracies) == set(datasets) for accuracies in paper.sets)
+    same = all(set(accuracies) == set(folded) for accuracies in sets)
     lost = paper.degradation if same and paper.degradation is not None else np.nan
+    name = f"{paper.method} (published)"
     lines = []
-    for j, accuracies in enumerate(paper.sets, start=1):
+    for j, accuracies in enumerate(sets, start=1):
         average = np.mean([*accuracies.values()]) if same else np.nan
-        values = (*(accuracies.get(dataset, np.nan) for dataset in datasets), average, lost)
-        name = f"{paper.method} (published: {paper.source})"
+        values = (*(accuracies.get(dataset, np.nan) for dataset in folded), average, lost)
         numbers = tuple(Number(float(value), np.nan, 0, 0) for value in values)
         lines.append(Line((Label(name, name), Label(str(j), str(j))), numbers, published=True))
     return lines
+
+
+def _folded(dataset: str) -> str:
+    """Papers write OxfordPets for oxford_pets."""
+    return "".join(c for c in dataset.casefold() if c.isalnum())
 
 
 def _ranked(table: Table) -> Table:
@@ -383,13 +407,16 @@ def _ranked(table: Table) -> Table:
 
 
 def to_csv(tables: Sequence[Table], value: str = "mean") -> str:
-    """One CSV of bare numbers: their `mean`, `std` or `seeds`; undefined is empty. What differs among tables leads."""
+    """One CSV of the measured numbers, bare: their `mean`, `std` or `seeds`; undefined is empty.
+
+    What differs among the tables' scopes leads as columns of its own.
+    """
     varying = [key for i, (key, first) in enumerate(tables[0].scope) if any(t.scope[i][1] != first for t in tables)]
     columns = list(dict.fromkeys(column.key for table in tables for column in table.columns))
     lines = [[csv_text(head) for head in (*varying, *tables[0].heads, *columns)]]
     for table in tables:
         scope = [csv_text(dict(table.scope)[key]) for key in varying]
-        for line in table.lines:
+        for line in (line for line in table.lines if not line.published):
             cells = {c.key: _bare(n, c, value) for c, n in zip(table.columns, line.numbers, strict=True)}
             labels = [csv_text(label.key) for label in line.labels]
             lines.append([*scope, *labels, *(cells.get(column, "") for column in columns)])

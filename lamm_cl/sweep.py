@@ -1,10 +1,11 @@
 """The runs of a scenario: planned, checked against what is already in results/, and executed by one process or several.
 
-A run is one (dataset, method, shots, seed). Each gives its own record.json and nothing is shared between runs: they may be
-done in any order, at any number of jobs, in several calls, and give the same records.
+A run is one (dataset, method, shots, seed). Each gives its own record.json and nothing is shared between runs: they may
+be done in any order, at any number of jobs, in several calls, and give the same records.
 """
 
 import os
+import re
 import signal
 import sys
 import time
@@ -20,7 +21,7 @@ from typing import Any, Literal
 
 import yaml
 
-from lamm_cl import yaml_facts
+from lamm_cl import data, yaml_facts
 from lamm_cl.config import Card, Scenario, card_for, content_hash, difference, identity
 from lamm_cl.errors import UserError
 from lamm_cl.files import write_atomic
@@ -87,10 +88,11 @@ def plan(
 ) -> list[Run]:
     """All runs of a scenario, below results/<scenario>, in its order; a list that is not empty replaces its own."""
     root = results / scenario.name / "runs"
+    folders = _folders(datasets or scenario.datasets)
     cards = {method: card_for(scenario, method) for method in methods or scenario.methods}
     return [
-        Run(scenario, dataset, method, card, k, seed, root / dataset / method / f"shots{k}-seed{seed}")
-        for dataset in datasets or scenario.datasets
+        Run(scenario, dataset, method, card, k, seed, root / folder / method / f"shots{k}-seed{seed}")
+        for dataset, folder in folders.items()
         for method, card in cards.items()
         for k in shots or scenario.shots
         for seed in seeds or scenario.seeds
@@ -124,6 +126,17 @@ def execute(runs: Sequence[Run], settings: Settings, report: Callable[[Event], N
     finally:
         events.close()
     return failures
+
+
+def _folders(datasets: Sequence[str]) -> dict[str, str]:
+    """What the folder of each dataset is called: by its name in the catalogue, or the last part of a path."""
+    folders = {dataset: data.canonical(dataset) for dataset in datasets}
+    for dataset, folder in folders.items():
+        if not re.fullmatch(r"[^/\\\x00-\x1f]+", folder) or folder in (".", ".."):
+            raise UserError(f"datasets: {dataset!r}: expected a name, or a path whose last part is one")
+        if list(folders.values()).count(folder) > 1:
+            raise UserError(f"datasets: {dataset!r}: another dataset is called {folder!r} too")
+    return folders
 
 
 def _check_folder(folder: Path, scenario: Scenario) -> None:
@@ -257,10 +270,6 @@ class _Worker:
             hint = "; out of memory? try fewer --jobs" if code == -signal.SIGKILL else ""
             return Event(self.run, "failed", text=f"the worker process ended: {why}{hint}\n")
 
-    def stop(self) -> None:
-        self.pipe.close()
-        self.process.terminate()
-
 
 def _in_workers(runs: Sequence[Run], settings: Settings) -> Iterator[Event]:
     waiting = deque(runs)
@@ -270,30 +279,32 @@ def _in_workers(runs: Sequence[Run], settings: Settings) -> Iterator[Event]:
             while waiting and len(workers) < settings.jobs:
                 workers.append(_Worker(settings))
                 yield workers[-1].give(waiting.popleft())
-            for pipe in wait([worker.pipe for worker in workers]):
+            for pipe in wait([worker.pipe for worker in workers if worker.run]):
                 worker = next(worker for worker in workers if worker.pipe is pipe)
                 event = worker.receive()
                 yield event
-                if event.kind not in ("finished", "failed"):
-                    continue
-                worker.run = None
-                if waiting and worker.process.is_alive():
-                    yield worker.give(waiting.popleft())
-                else:
-                    worker.stop()
-                    workers.remove(worker)
+                if event.kind in ("finished", "failed"):
+                    worker.run = None
+                    if not worker.process.is_alive():
+                        workers.remove(worker)
+                    elif waiting:
+                        yield worker.give(waiting.popleft())
     finally:
         _stop(workers)
 
 
 def _stop(workers: Sequence[_Worker]) -> None:
+    """An idle worker ends when its pipe does; a busy one is interrupted, and killed when it does not listen."""
     for worker in workers:
-        worker.stop()
+        worker.pipe.close()
+        if worker.run:
+            worker.process.terminate()
     deadline = time.monotonic() + PATIENCE
     for worker in workers:
         worker.process.join(max(0.0, deadline - time.monotonic()))
         if worker.process.is_alive():
             worker.process.kill()
+            worker.process.join()
 
 
 def _work(pipe: Connection, settings: Settings) -> None:

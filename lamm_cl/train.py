@@ -12,11 +12,13 @@ import hashlib
 import math
 import platform
 import resource
+import shutil
 import subprocess
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +29,7 @@ from torch import Tensor
 from torch.optim import SGD, Optimizer
 
 from avalanche.core import SupervisedPlugin
+from avalanche.training.plugins import EvaluationPlugin
 from avalanche.training.templates import SupervisedTemplate
 
 from . import clip, data, records, stream
@@ -36,6 +39,9 @@ from .config import Backbone, Training, content_hash
 from .features import Augmentation, Features, Pixels, derive
 from .files import write_atomic
 from .model import PromptedCLIP, build
+from .state import State
+from .state import read as read_state
+from .state import write as write_state
 from .sweep import Run
 
 EVAL_BATCH = 256
@@ -89,11 +95,19 @@ class Batches:
 class PromptTuning(SupervisedTemplate):
     """Avalanche's own loop with the method's loss, and a fresh optimizer and schedule per experience."""
 
-    def __init__(self, model: PromptedCLIP, training: Training | None, sources: dict[str, Pixels | Features], seed: int,
+    def __init__(self, *, model: PromptedCLIP, training: Training | None, sources: dict[str, Pixels | Features], seed: int,
                  progress: Callable[[int, int], None] = lambda experience, epoch: None, **kwargs):  # fmt: skip
         epochs = training.epochs if training else 0
-        super().__init__(model=model, optimizer=None, train_epochs=epochs, eval_mb_size=EVAL_BATCH, evaluator=None, **kwargs)
+        with warnings.catch_warnings(action="ignore"):  # "no loggers": its metrics know one label space, so none is asked for
+            evaluator = EvaluationPlugin()
+        super().__init__(model=model, optimizer=None, train_epochs=epochs, eval_mb_size=EVAL_BATCH, evaluator=evaluator, **kwargs)
         self.training, self.sources, self.seed, self.progress = training, sources, seed, progress
+        self.resumed: State | None = None  # where the next experience goes on
+
+    @property
+    def epoch(self) -> int:
+        """Epochs of the current experience that are done."""
+        return self.clock.train_exp_epochs + (self.resumed.epochs if self.resumed else 0)
 
     def model_adaptation(self, model=None) -> PromptedCLIP:
         if self.is_training:
@@ -104,6 +118,10 @@ class PromptTuning(SupervisedTemplate):
         self.model = self.model_adaptation()
         if self.training:  # zero-shot CLIP has nothing to train
             self.optimizer = optimizer(self.training, self.model)
+            self.train_epochs = self.training.epochs
+        if self.resumed:
+            self.train_epochs -= self.resumed.epochs
+            restore(self.model, self.optimizer, self.resumed)
 
     def make_train_dataloader(self, **_) -> None:
         self.dataloader = []  # made afresh for every epoch
@@ -112,7 +130,7 @@ class PromptTuning(SupervisedTemplate):
         self.dataloader = Batches(self.sources["test"], self.experience.samples, self.experience.targets, EVAL_BATCH)
 
     def _before_training_epoch(self, **kwargs) -> None:
-        i, epoch = self.experience.current_experience, self.clock.train_exp_epochs
+        i, epoch = self.experience.current_experience, self.epoch
         self.progress(i, epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.training, epoch)
@@ -125,8 +143,8 @@ class PromptTuning(SupervisedTemplate):
     def _after_training_epoch(self, **kwargs) -> None:
         super()._after_training_epoch(**kwargs)
         if not torch.isfinite(self.loss):
-            i, epoch = self.experience.current_experience, self.clock.train_exp_epochs
-            raise FloatingPointError(f"the loss is {self.loss.item()} in experience {i + 1}, epoch {epoch}")
+            i = self.experience.current_experience
+            raise FloatingPointError(f"the loss is {self.loss.item()} in experience {i + 1}, epoch {self.epoch}")
 
     def forward(self) -> Tensor:
         if not self.is_training:
@@ -138,16 +156,44 @@ class PromptTuning(SupervisedTemplate):
         return sum(self.terms.values()) if self.is_training else self._make_empty_loss()
 
 
+def restore(model: PromptedCLIP, optimizer: Optimizer | None, state: State) -> None:
+    """Put the learned tensors and the momentum of a state in place; the model has grown to that experience already."""
+    model.load_learned(state.learned)
+    ours = dict(model.named_parameters())
+    for name, tensor in state.momentum.items():
+        optimizer.state[ours[name]]["momentum_buffer"] = tensor.to(ours[name].device)
+
+
+class Keeper(SupervisedPlugin):
+    """Saves the state of a run after an epoch, at most every `interval` seconds."""
+
+    def __init__(self, folder: Path, identity: dict, state: State, interval: float):
+        super().__init__()
+        self.folder, self.identity, self.state, self.interval = folder, identity, state, interval
+        self.last = time.monotonic()
+
+    def after_training_epoch(self, strategy, **_) -> None:
+        if time.monotonic() - self.last < self.interval:
+            return
+        names = {p: name for name, p in strategy.model.named_parameters()}
+        momentum = {names[p]: kept["momentum_buffer"] for p, kept in strategy.optimizer.state.items() if kept.get("momentum_buffer") is not None}
+        self.state.experience = strategy.experience.current_experience
+        self.state.epochs = strategy.epoch + 1  # Avalanche's clock ticks after all plugins
+        self.state.learned, self.state.momentum = strategy.model.learned_tensors(), momentum
+        write_state(self.folder, self.identity, self.state)
+        self.last = time.monotonic()
+
+
 class Recorder(SupervisedPlugin):
     """Counts per (trained, tested, label space): every metric can be computed from them later.
 
     own: only the classes of the tested experience compete; joint: all classes learned so far do.
     """
 
-    def __init__(self, label_spaces: tuple[str, ...]):
+    def __init__(self, label_spaces: tuple[str, ...], counts: list[records.Count] = ()):
         super().__init__()
         self.label_spaces = label_spaces
-        self.counts: list[records.Count] = []
+        self.counts = list(counts)
 
     def before_eval_exp(self, strategy, **_) -> None:
         model, j = strategy.model, strategy.experience.current_experience
@@ -171,6 +217,12 @@ class Recorder(SupervisedPlugin):
             hits = None if classes is None else tuple(self.hits[name].tolist())
             correct = None if hits is None else sum(hits)
             self.counts.append(records.Count(self.trained, self.tested, name, correct, total, hits))
+
+
+def count_of(facts: dict) -> records.Count:
+    """A count as it was saved: JSON knows no tuples."""
+    hits = facts["correct_per_class"]
+    return records.Count(**facts | {"correct_per_class": None if hits is None else tuple(hits)})
 
 
 @dataclass
@@ -222,8 +274,12 @@ def sources(model: PromptedCLIP, dataset: Dataset, parts: stream.Stream, trainin
     return {part: Features(pixels[part], ids[part], facts | {"split": part}, cache / "features") for part in pixels}
 
 
-def run(run: Run, *, data_root: Path | None, cache: Path, device: str, progress: Callable[[Progress], None]) -> records.Record:
-    """Train and test one method on one data set with one seed; the record and the learned tensors go to run.folder."""
+def run(run: Run, *, data_root: Path | None, cache: Path, device: str, progress: Callable[[Progress], None],
+        save_every: float = 30) -> records.Record:  # fmt: skip
+    """Train and test one method on one data set with one seed; the record and the learned tensors go to run.folder.
+
+    A run that was cut off goes on from its last saved epoch, and gives the same bytes as one that was not.
+    """
     watch, start = Stopwatch(), time.perf_counter()
     frozen = backbone_on(run.scenario.backbone, device)
     dataset = dataset_in(run.dataset, data_root, cache)
@@ -237,11 +293,19 @@ def run(run: Run, *, data_root: Path | None, cache: Path, device: str, progress:
     def tell(experience: int, epoch: int, stage: str = "train") -> None:
         progress(Progress(experience=experience + 1, experiences=T, epoch=epoch + 1, epochs=epochs, stage=stage))
 
-    recorder = Recorder(run.scenario.label_spaces)
-    strategy = PromptTuning(model, training, sources(model, dataset, parts, training, run.seed, cache),
-                            derive(run.seed, "order"), tell, device=device, plugins=[recorder])  # fmt: skip
+    identity = run.identity | {
+        "scenario hash": content_hash(run.scenario), "card hash": content_hash(run.card), "weights hash": frozen.weights_hash,
+        "dataset": dataset.fingerprint, "device": torch.device(device).type, "torch": torch.__version__,
+    }  # fmt: skip
+    resumed = read_state(run.folder, identity)
+    state = replace(resumed) if resumed else State()
+    watch.seconds = state.seconds
+    recorder = Recorder(run.scenario.label_spaces, [count_of(facts) for facts in state.counts])
+    strategy = PromptTuning(model=model, training=training, sources=sources(model, dataset, parts, training, run.seed, cache),
+                            seed=run.seed, progress=tell, device=device,
+                            plugins=[recorder, Keeper(run.folder, identity, state, save_every)])  # fmt: skip
     watch.lap("prepare", start)
-    trainable = learn(strategy, stream.benchmark(parts), watch, tell)
+    learn(strategy, stream.benchmark(parts), recorder, state, resumed, watch, tell)
     learned = save({name: t.contiguous().cpu() for name, t in model.learned_tensors().items()})
     write_atomic(run.folder / "learned.safetensors", learned)
     record = records.Record(
@@ -251,32 +315,39 @@ def run(run: Run, *, data_root: Path | None, cache: Path, device: str, progress:
         backbone=records.BackboneFacts(run.scenario.backbone.architecture, run.scenario.backbone.weights, frozen.weights_hash, "fp32"),
         dataset=facts_of(dataset, parts),
         counts=tuple(recorder.counts),
-        model=records.ModelFacts(tuple(trainable), model.labels.k or None),
+        model=records.ModelFacts(tuple(state.trainable), model.labels.k or None),
         measured=measured(watch, device),
         files={"learned.safetensors": hashlib.sha256(learned).hexdigest()},
     )
     record.write(run.folder)
+    shutil.rmtree(run.folder / "state", ignore_errors=True)
     return record
 
 
-def learn(strategy: PromptTuning, benchmark, watch: Stopwatch, tell: Callable) -> list[int]:
-    """The stream, evaluated before the first and after every experience -> trainable parameters in each experience."""
+def learn(strategy: PromptTuning, benchmark, recorder: "Recorder", state: State, resumed: State | None, watch: Stopwatch,
+          tell: Callable) -> None:  # fmt: skip
+    """The stream, evaluated before the first and after every experience; `state` is kept up to date for who saves it."""
 
     def evaluate(i: int) -> None:
         start = time.perf_counter()
-        tell(i - 1, strategy.train_epochs - 1, "test")
+        tell(i - 1, 0, "test")
         strategy.eval(benchmark.test_stream)
+        state.counts = [asdict(count) for count in recorder.counts]
         watch.lap("test", start)
 
-    trainable = []
-    evaluate(0)
-    for experience in benchmark.train_stream:
+    if resumed:
+        strategy.model.train()
+        for experience in benchmark.train_stream[: resumed.experience]:
+            strategy.model.adaptation(experience)
+    else:
+        evaluate(0)
+    for experience in benchmark.train_stream[state.experience :]:
         start = time.perf_counter()
+        strategy.resumed, resumed = resumed, None
         strategy.train(experience)
         watch.lap("train", start)
-        trainable.append(sum(p.numel() for p in strategy.model.parameters() if p.requires_grad))
+        state.trainable.append(sum(p.numel() for p in strategy.model.parameters() if p.requires_grad))
         evaluate(experience.current_experience + 1)
-    return trainable
 
 
 def facts_of(dataset: Dataset, parts: stream.Stream) -> records.DatasetFacts:
@@ -305,7 +376,7 @@ def measured(watch: Stopwatch, device: str) -> records.Measured:
         host=platform.platform(),
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
         commit=commit(),
-        finished=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 

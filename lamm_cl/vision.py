@@ -1,5 +1,7 @@
-"""torchvision beside a torch it was not built for."""
+"""What must happen before torchvision and Avalanche are imported."""
 
+import warnings
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,4 +35,7 @@ def make_torchvision_importable() -> None:
     _definitions.append(definitions)
 
 
-make_torchvision_importable()  # our only import-time effect: whoever imports torchvision imports this first
+# Our only import-time effects: whoever imports torchvision or Avalanche imports this first.
+make_torchvision_importable()
+with warnings.catch_warnings(action="ignore"), suppress(ImportError):
+    import qpsolvers  # noqa: F401  Avalanche's GEM wants it and nothing here does; alone it complains of missing solvers

@@ -13,6 +13,7 @@ from lamm_cl.data.images import defect
 from lamm_cl.errors import UserError
 
 MOST_NAMED = 20  # unreadable files named one by one
+BLOCK = 20_000  # files handed to the processes at a time; a million paths at once would fill the memory
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,10 @@ def _fix(known: DatasetInfo | None, data_root: Path | None) -> str:
         return ""
     if data_root is None:
         return "name the folder that holds the datasets with --data-root"
-    split = f", and the split file from {known.split}" if known.split else ""
-    return f"{how_to_get(known)} into {data_root / known.folder}{split}"
+    folder = data_root / known.folder
+    if folder.is_dir():
+        return f"put that right, or unpack the published files into {folder} again"
+    return f"{how_to_get(known)}, into {folder}" + (f"; split file: {known.split}" if known.split else "")
 
 
 def _counts(dataset: Dataset, known: DatasetInfo | None) -> list[Finding]:
@@ -85,7 +88,7 @@ def _unreadable(dataset: Dataset, jobs: int, progress: Callable[[str, int, int],
     total = sum(map(len, splits))
     done, bad = 0, []
     with ProcessPoolExecutor(jobs) if jobs > 1 and total else nullcontext() as pool:
-        for images in splits:
+        for images in (split[start : start + BLOCK] for split in splits for start in range(0, len(split), BLOCK)):
             found = pool.map(defect, images, chunksize=256) if pool else map(defect, images)
             for path, reason in zip(images, found, strict=True):
                 done += 1
@@ -97,9 +100,6 @@ def _unreadable(dataset: Dataset, jobs: int, progress: Callable[[str, int, int],
         for path, reason in bad[:MOST_NAMED]
     ]
     if len(bad) > MOST_NAMED:
-        findings.append(
-            Finding(
-                dataset.name, "problem", f"{len(bad) - MOST_NAMED} more unreadable images", "unpack the archive again"
-            )
-        )
+        more = f"{len(bad) - MOST_NAMED} more unreadable images"
+        findings.append(Finding(dataset.name, "problem", more, "unpack the archive again"))
     return findings

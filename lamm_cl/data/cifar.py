@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lamm_cl.data.dataset import TEMPLATE, Dataset, Split, clean, fingerprint_of
-from lamm_cl.data.lists import read_text
+from lamm_cl.data.lists import read_lines
 from lamm_cl.errors import UserError
 
 PIXELS = 3 * 32 * 32  # red, green, blue planes, each row by row
@@ -22,7 +22,7 @@ class Cifar(NamedTuple):
     label_bytes: int  # CIFAR-100 writes the coarse label before the fine one
 
     def load(self, name: str, folder: Path, data_root: Path, cache: Path | None) -> Dataset:
-        classes = clean(read_text(folder / self.names).split(), where=str(folder / self.names))
+        classes = clean(read_lines(folder / self.names), where=str(folder / self.names))
         splits = [self._read(folder, files, len(classes)) for files in (self.train, self.test)]
         fingerprint = fingerprint_of(classes, splits, (split.images.tobytes() for split in splits))
         return Dataset(name, classes, *splits, TEMPLATE, fingerprint)

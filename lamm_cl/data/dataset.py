@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeVar
+from unicodedata import category, normalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
 
-class Image(NamedTuple):
+class ImageFile(NamedTuple):
     """One image file of a listing: its path below the dataset's folder, its class id, its size in bytes."""
 
     path: str
@@ -75,15 +76,15 @@ class Entry(NamedTuple):
     name: str
 
 
-Item = TypeVar("Item", Image, Entry)
+Item = TypeVar("Item", ImageFile, Entry)
 
 
 def assemble(
     name: str,
     classes: Sequence[str],
     folder: Path,
-    train: Sequence[Image],
-    test: Sequence[Image],
+    train: Sequence[ImageFile],
+    test: Sequence[ImageFile],
     *,
     template: str = TEMPLATE,
     notes: Iterable[str] = (),
@@ -121,12 +122,12 @@ def fingerprint_of(classes: Sequence[str], splits: Iterable[Split], images: Iter
 
 
 def clean(classes: Sequence[str], *, where: str, twice: frozenset[str] = frozenset()) -> tuple[str, ...]:
-    """Names as people see them: underscores are spaces. UserError for an empty name, or two that become one."""
-    shown = tuple(" ".join(name.replace("_", " ").split()) for name in classes)
+    """Names as people see them, underscores as spaces. UserError for a name that is no text, or two that become one."""
+    shown = tuple(" ".join(normalize("NFC", name).replace("_", " ").split()) for name in classes)
     first: dict[str, int] = {}
     for label, name in enumerate(shown):
-        if not name:
-            raise UserError(f"{where}: class {label} has an empty name {classes[label]!r}")
+        if not name or any(category(letter) in ("Cc", "Cs") for letter in name):  # control, half a surrogate pair
+            raise UserError(f"{where}: class {label} is called {classes[label]!r}; printable text is expected")
         other = first.setdefault(name.casefold(), label)
         if other != label and name not in twice:
             raise UserError(
@@ -147,18 +148,15 @@ def class_names(entries: Iterable[Entry], *, where: str) -> list[str]:
                 f"{where}: label {entry.label} is called {names[entry.label]!r} and {entry.name!r} ({entry.path}); "
                 "one label has one name"
             )
-    if not names:
-        raise UserError(f"{where}: lists no image")
-    gap = sorted(set(range(max(names) + 1)) - set(names))
-    if gap or min(names) < 0:
+    gap = next((label for label in range(len(names)) if label not in names), None)
+    if gap is not None:
         raise UserError(
-            f"{where}: labels go from {min(names)} to {max(names)}" + (f" without {listed(gap)}" if gap else "")
-            + "; 0, 1, 2, ... without a gap is expected"
-        )  # fmt: skip
+            f"{where}: no image has label {gap}, though labels go up to {max(names)}; 0, 1, 2, ... are expected"
+        )
     return [names[label] for label in range(len(names))]
 
 
-def measure(entries: Sequence[Entry], folder: Path, *, within: Iterable[Path] = (), where: str) -> list[Image]:
+def measure(entries: Sequence[Entry], folder: Path, *, within: Iterable[Path] = (), where: str) -> list[ImageFile]:
     """The listed files, with their sizes. UserError names what is absent, and what lies outside the dataset.
 
     Paths are relative to `folder` and stay below it, or below one of `within`: absolute ones, "..", and links that lead
@@ -170,24 +168,23 @@ def measure(entries: Sequence[Entry], folder: Path, *, within: Iterable[Path] = 
     for entry in entries:
         parts = PurePosixPath(entry.path).parts
         if not parts or parts[0] == "/" or ".." in parts or "\\" in entry.path or "\0" in entry.path:
-            raise UserError(
-                f"{where}: {entry.path!r} leaves the data folder; paths are relative to {folder}, without '..'"
-            )
+            raise UserError(f"{where}: {entry.path!r} leaves the data folder; write paths relative to {folder}")
         path = os.path.join(folder, entry.path)
         try:
-            info = os.lstat(path)
-            linked = stat.S_ISLNK(info.st_mode)
-            home = path if linked else os.path.dirname(path)
-            if home not in inside:
-                real = os.path.realpath(home)
-                inside[home] = any(real == base or real.startswith(base + os.sep) for base in allowed)
-            size = os.stat(path).st_size if linked else info.st_size
-        except (FileNotFoundError, NotADirectoryError):
+            linked = stat.S_ISLNK(os.lstat(path).st_mode)
+            info = os.stat(path)
+        except (OSError, ValueError):  # not there, or no path that could be
+            info = None
+        if info is None or not stat.S_ISREG(info.st_mode):
             absent.append(entry.path)
             continue
+        home = path if linked else os.path.dirname(path)
+        if home not in inside:
+            real = os.path.realpath(home)
+            inside[home] = any(real == base or real.startswith(base + os.sep) for base in allowed)
         if not inside[home]:
             raise UserError(f"{where}: {entry.path!r} is a link that leaves the data folder {folder}")
-        images.append(Image(entry.path, entry.label, size))
+        images.append(ImageFile(entry.path, entry.label, info.st_size))
     if absent:
         raise UserError(
             f"{where}: {len(absent)} of {len(entries)} listed images are absent below {folder}: {listed(absent)}; "

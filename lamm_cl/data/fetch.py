@@ -25,7 +25,7 @@ TIMEOUT = 60  # seconds without a byte
 
 @dataclass(frozen=True)
 class Archive:
-    """Unpacked in the folder `below` the data root, it gives the folder `gives`; `inner`: an archive in it, with that."""
+    """Unpacked in the folder `below` the data root it gives the folder `gives`; `inner`: an archive in the archive."""
 
     url: str
     md5: str
@@ -90,7 +90,7 @@ def fetch(name: str, data_root: Path, progress: Progress = lambda file, done, to
         download(archive.url, part, archive.md5, progress)
         unpack(part, archive, data_root)
         part.unlink()
-    return [data_root / archive.to for archive in new]
+    return [data_root / archive.gives for archive in new]
 
 
 def download(url: str, path: Path, md5: str, progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""The few-shot choice of Dassl (`DatasetBase.generate_fewshot_dataset`): papers report numbers on exactly these images."""
+"""Dassl's few-shot choice (`DatasetBase.generate_fewshot_dataset`): the papers' numbers are on exactly these images."""
 
 import random
 from collections.abc import Sequence

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable
 from pathlib import Path
 
-from lamm_cl.data.dataset import Dataset, Entry, Image, assemble, by_label, class_names, listed, measure
+from lamm_cl.data.dataset import Dataset, Entry, ImageFile, assemble, by_label, class_names, listed, measure
 from lamm_cl.data.folders import class_folders
 from lamm_cl.data.lists import read_json, read_lines, read_split
 from lamm_cl.errors import UserError
@@ -23,7 +23,7 @@ def load_own(name: str, path: Path, cache: Path) -> Dataset:
     kind = path.suffix.lower()
     if kind not in (".json", ".csv"):
         raise UserError(f"{path}: a folder of class folders, or a .json or .csv list of (path, class) is expected")
-    content = read_json(path) if kind == ".json" else list(csv.reader(read_lines(path)))
+    content = read_json(path) if kind == ".json" else _read_csv(path)
     notes = []
     if isinstance(content, dict):
         train, test = read_split(path)
@@ -49,11 +49,17 @@ def _load_folder(name: str, folder: Path, cache: Path) -> Dataset:
     found = [class_folders(folder / part, cache) for part in (("train/", "test/") if split else ("",))]
     if unlike := sorted(set(found[0].images) ^ set(found[-1].images)):
         raise UserError(f"{folder}: class folders {listed(unlike)} are not in both train/ and test/")
+    for part in found:
+        if empty := [key for key, files in part.images.items() if not files]:
+            raise UserError(
+                f"{part.folder}: no images in {listed(empty)}; class folders hold them directly, and lie in {folder} "
+                "or in train/ and test/ there"
+            )
     keys, classes = _named(folder, list(found[0].images))
     notes = [note for part in found for note in part.notes]
     images = [
         [
-            Image(f"{prefix}{key}/{file}", label, size)
+            ImageFile(f"{prefix}{key}/{file}", label, size)
             for label, key in enumerate(keys)
             for file, size in part.images[key]
         ]
@@ -79,13 +85,23 @@ def _named(folder: Path, keys: list[str]) -> tuple[list[str], list[str]]:
     return (list(named), list(named.values())) if set(named) == set(keys) else (keys, lines)
 
 
+def _read_csv(path: Path) -> list[list[str]]:
+    try:
+        return list(csv.reader(read_lines(path)))
+    except csv.Error as failure:
+        raise UserError(f"{path}: not CSV ({failure})") from None
+
+
 def _parts(path: Path, rows: object) -> tuple[list[Entry], list[Entry], list[str]]:
     """Train, test and notes of a list of rows."""
     if not isinstance(rows, list):
         raise UserError(f"{path}: a list of [path, class] or [path, class, split] is expected")
-    rows = [list(row.values()) if isinstance(row, dict) else row for row in rows]
-    if rows and rows[0] and rows[0][0] == "path":  # a header
-        rows = rows[1:]
+    if path.suffix.lower() == ".csv" and rows and "path" in rows[0]:  # a header
+        rows = [dict(zip(rows[0], row, strict=False)) for row in rows[1:]]
+    keys = ("path", "class", "split")
+    rows = [[row[key] for key in keys if key in row] if isinstance(row, dict) else row for row in rows]
+    if not rows:
+        raise UserError(f"{path}: lists no image")
     for number, row in enumerate(rows, start=1):
         match row:
             case [str(), str() | int()] | [str(), str() | int(), "train" | "test" | "val"]:
@@ -98,7 +114,7 @@ def _parts(path: Path, rows: object) -> tuple[list[Entry], list[Entry], list[str
         raise UserError(f"{path}: some items name a split and some do not; all or none should")
     label, names = _labels(path, {row[1] for row in rows})
     entries = [Entry(row[0], label[row[1]], names[label[row[1]]]) for row in rows]
-    if rows and len(rows[0]) == 3:
+    if len(rows[0]) == 3:
         train, test = (
             [e for e, row in zip(entries, rows, strict=True) if row[2] == part] for part in ("train", "test")
         )

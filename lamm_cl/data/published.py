@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from lamm_cl.data.dataset import TEMPLATE, Dataset, Entry, Image, assemble, by_label, class_names, listed, measure
+from lamm_cl.data.dataset import TEMPLATE, Dataset, Entry, ImageFile, assemble, by_label, class_names, listed, measure
 from lamm_cl.data.folders import ClassFolders, class_folders
 from lamm_cl.data.lists import read_json, read_lines, read_mat, read_names, read_rows, read_split
 from lamm_cl.errors import UserError
@@ -47,7 +47,7 @@ class Listed:
     def _build(self, name: str, folder: Path) -> Lists:
         try:
             return self.build(folder)
-        except (LookupError, ValueError) as failure:  # a short line, a word for a number, a name no other list has
+        except (LookupError, TypeError, ValueError) as failure:  # a short line, a word for a number, an unknown name
             raise UserError(f"{name} ({folder}): its list files do not fit together: {failure!r}") from failure
 
 
@@ -80,7 +80,7 @@ class Foldered:
             raise UserError(f"{folder}: {listed(unlike)} are not in both {self.train}/ and {self.test}/")
         images = [
             [
-                Image(f"{part}/{key}/{file}", label, size)
+                ImageFile(f"{part}/{key}/{file}", label, size)
                 for label, key in enumerate(keys)
                 for file, size in found.images[key]
             ]

@@ -60,4 +60,4 @@ class ClassContext(CoOp):
         self.v.grow(classes)
 
     def text(self, x: Tensor, classes: range) -> Prompts:
-        return Prompts(self.v(classes))
+        return Prompts(self.v(classes), classes=classes)

@@ -5,6 +5,9 @@ scenes with freshly sampled noisy captions. Fixed number of steps, one seed, the
 checkpoint is chosen, and the zero-shot accuracies at the end are only read.
 """
 
+from lamm_cl import vision  # noqa: F401  first: it makes torchvision importable
+
+# isort: split
 import argparse
 import logging
 import math
@@ -16,21 +19,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import torch
 import torch.nn.functional as F
 from numpy import ndarray
+from open_clip.pos_embed import get_2d_sincos_pos_embed
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from lamm_cl.files import write_atomic
 from lamm_cl.mini.captions import SLOTS, attributes, caption, true_of, vocabulary
 from lamm_cl.mini.scenes import DIGITS, SIDE, Scene, render
 from lamm_cl.mini.worlds import CLASSES, NAMES, World, pretraining_scene, world
-from lamm_cl.vision import make_torchvision_importable
-
-make_torchvision_importable()
-import open_clip  # noqa: E402
-from open_clip.pos_embed import get_2d_sincos_pos_embed  # noqa: E402
-from safetensors.torch import save  # noqa: E402
 
 FOLDER = Path(__file__).parent / "model"
 ARCHITECTURE = FOLDER / "lamm-cl-mini.json"

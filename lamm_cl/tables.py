@@ -1,0 +1,515 @@
+"""Records -> tables, in the layout of the papers.
+
+A builder turns the runs of a results folder into a Table: columns, rows, cells with mean, standard deviation and number
+of seeds. Renderers (report.py) turn Tables into text and compute nothing. Standard deviations are the sample's
+(ddof = 1) over seeds. Averages over datasets are taken seed by seed, over the seeds that are finished on every dataset
+shown. What papers published stands in rows of its own, never in a mean.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from lamm_cl import metrics
+from lamm_cl.errors import UserError, did_you_mean
+from lamm_cl.records import Record, Runs, runs_in
+
+MEASURED, PUBLISHED, DIFFERENCE = "measured", "published", "difference"  # where a row comes from
+BEST, SECOND = 1, 2
+
+
+@dataclass(frozen=True)
+class Number:
+    """One value per seed, summed up. Mean NaN: undefined, or no finished run; std NaN: fewer than two seeds."""
+
+    mean: float
+    std: float
+    seeds: int
+    expected: int
+    rank: int = 0  # BEST or SECOND of its column and group, else 0
+
+
+@dataclass(frozen=True)
+class Label:
+    """A name in a row's head: the key in records.csv, and how people write it."""
+
+    key: str
+    shown: str
+
+
+@dataclass(frozen=True)
+class Column:
+    """`better`: +1 or -1 if more or less is better, 0 if nothing wins; `digits` after the decimal point.
+
+    `once`: rows of one first label share the number; people are shown it once, CSV has it on every row.
+    """
+
+    key: str
+    better: int = 0
+    digits: int = 2
+    once: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row. Measured cells of one `group` compete for best and second; what papers published does not compete."""
+
+    labels: tuple[Label, ...]
+    numbers: tuple[Number, ...]
+    group: str = ""
+    origin: str = MEASURED
+
+
+@dataclass(frozen=True)
+class Table:
+    """`scope`: what all rows share (scenario, shots); `heads` name the labels' columns, before the numbers' columns."""
+
+    kind: str
+    title: str
+    scope: tuple[tuple[str, str], ...]
+    heads: tuple[str, ...]
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...]
+
+
+def tables(results: Sequence[Path], kind: str = "degradation") -> list[Table]:
+    """The tables of one kind: for each results folder, for each number of shots (few-shot: one for all shots).
+
+    Raises UserError for an unknown kind, a folder without finished runs, or runs that the kind does not fit.
+    """
+    if kind not in KINDS:
+        raise UserError(f"--kind: no table '{kind}'{did_you_mean(kind, KINDS)}; one of {', '.join(KINDS)}")
+    return [table for folder in results for table in of_kind(kind, runs_in(folder))]
+
+
+def of_kind(kind: str, folder: Sequence[Runs]) -> list[Table]:
+    """The tables of one kind from the runs of one results folder (`records.runs_in`)."""
+    if kind == "few-shot":
+        return [_ranked(few_shot(folder))]
+    return [_ranked(_BUILDERS[kind](runs)) for runs in folder]
+
+
+def fitting(folder: Sequence[Runs]) -> dict[str, list[Table]]:
+    """kind -> tables, of every kind that fits the runs of one results folder."""
+    shown = {}
+    for kind in KINDS:
+        if kind == "few-shot" and len(folder) == 1 or kind == "ablation" and not _is_ablation(folder[0]):
+            continue
+        try:
+            shown[kind] = of_kind(kind, folder)
+        except Unfit:
+            continue
+    return shown
+
+
+class Unfit(UserError):
+    """The runs are not what a kind of table is about."""
+
+
+# Builders
+
+
+def degradation(runs: Runs) -> Table:
+    """Gao et al. (LAMM), AAAI 2024, Table 2: accuracy on each set after the last experience, what earlier ones lost."""
+    space = runs.space("own")
+    lines = []
+    for method in runs.methods:
+        lost = _average(runs, method, _lost_in(space))
+        for j in range(1, runs.experiences + 1):
+            last = _last_on(j, space)
+            each = [_number(runs, runs.values(d, method, last)) for d in runs.datasets]
+            labels = (_method(runs, method), Label(str(j), str(j)))
+            lines.append(Line(labels, (*each, _average(runs, method, last), lost), group=str(j)))
+    what = f"accuracy (%) after the last experience, {space} label space; degradation of the earlier sets in points"
+    columns = [*(Column(name, 1) for name in (*runs.datasets, "average")), Column("degradation", 1, once=True)]
+    table = _table("degradation", what, runs, ("method", "set"), columns, lines)
+
+    def numbers(facts: Mapping, line: Line) -> dict[str, float]:
+        j = line.labels[1].key
+        if f"set{j}" not in facts:
+            return {}
+        each = dict(zip(facts["columns"], facts[f"set{j}"], strict=True))
+        if {*map(_folded, each)} != {*map(_folded, runs.datasets)}:
+            return each
+        return each | {"average": facts["average"][f"set{j}"], "degradation": facts["average"]["degradation"]}
+
+    return _cite(table, runs, "table2_class_incremental", numbers, lambda m: _as_in_paper(runs, m, experiences=2))
+
+
+def degradation_per_dataset(runs: Runs) -> Table:
+    """How much each method degraded on each dataset, and on average."""
+    space = runs.space("own")
+    what = f"degradation (points), {space} label space: accuracy on the earlier sets now, minus when they were learned"
+    return _by_dataset("degradation-per-dataset", what, runs, _lost_in(space))
+
+
+def incremental(runs: Runs) -> Table:
+    """The metrics of class-incremental learning, per dataset and averaged, in both label spaces."""
+    lines = [
+        Line(
+            (Label(place, place), Label(space, space), _method(runs, method)),
+            tuple(_place(runs, place, method, _in_space(metric, space)) for _, metric in _INCREMENTAL.values()),
+            group=f"{place} {space}",
+        )
+        for place in _places(runs)
+        for space in runs.spaces
+        for method in runs.methods
+    ]
+    columns = [Column(name, better) for name, (better, _) in _INCREMENTAL.items()]
+    what = "class-incremental learning: accuracies in %, differences in points"
+    return _table("incremental", what, runs, ("dataset", "label space", "method"), columns, lines)
+
+
+def base_to_new(runs: Runs) -> Table:
+    """Zhou et al. (CoCoOp), CVPR 2022: learn the first half; test it and the unseen half, each among its own classes.
+
+    The harmonic mean is that of the two means over seeds (and datasets), as in the papers, so it has no deviation.
+    """
+    if runs.experiences != 2 or "own" not in runs.spaces:
+        found = f"{runs.experiences} in {' and '.join(runs.spaces)}"
+        raise Unfit(f"{runs.scenario}: base-to-new: needs 2 experiences in the own label space; here are {found}")
+    lines = []
+    for place in _places(runs):
+        for method in runs.methods:
+            base, new = (_place(runs, place, method, lambda r, j=j: r.accuracy("own")[1, j]) for j in (0, 1))
+            both = metrics.harmonic_mean(base.mean, new.mean)
+            numbers = (base, new, Number(both, np.nan, min(base.seeds, new.seeds), base.expected))
+            lines.append(Line((Label(place, place), _method(runs, method)), numbers, group=place))
+    columns = [Column(name, 1) for name in ("base", "new", "harmonic mean")]
+    what = "base to new: accuracy (%) after the first experience, own label space"
+    table = _table("base-to-new", what, runs, ("dataset", "method"), columns, lines)
+
+    def numbers(facts: Mapping, line: Line) -> dict[str, float]:
+        if line.labels[0].key != "average":
+            return {}
+        return {column.key: facts[column.key.replace(" ", "_")] for column in columns}
+
+    eleven = _on_eleven(runs)
+    return _cite(table, runs, "base_to_new", numbers, lambda m: eleven and _as_in_paper(runs, m, experiences=2))
+
+
+def few_shot(folder: Sequence[Runs]) -> Table:
+    """Accuracy on all classes after the last experience, against the number of training images per class.
+
+    Gao et al. (LAMM), AAAI 2024, Table 3, with every dataset shown.
+    """
+    space = _shared_space(folder)
+    methods = list(dict.fromkeys(method for runs in folder for method in runs.methods))
+    places = list(dict.fromkeys(place for runs in folder for place in _places(runs)))
+    lines = []
+    for place in sorted(places, key="average".__eq__):
+        for method in methods:
+            numbers = tuple(_place(runs, place, method, _last_in(space)) for runs in folder)
+            name = next(_method(runs, method) for runs in folder if method in runs.methods)
+            lines.append(Line((Label(place, place), name), numbers, group=place))
+    columns = [Column(str(runs.shots), 1) for runs in folder]
+    what = f"last accuracy (%) by training images per class, {space} label space"
+    table = _table("few-shot", what, folder[0], ("dataset", "method"), columns, lines)
+    notes = tuple(f"{runs.shots} shots: {note}" for runs in folder for note in runs.missing())
+    table = replace(table, scope=table.scope[:1], notes=notes)
+
+    def numbers(facts: Mapping, line: Line) -> dict[str, float]:
+        average = line.labels[0].key == "average"
+        return dict(zip(map(str, facts["columns"]), facts["accuracy"], strict=True)) if average else {}
+
+    def same(method: str) -> bool:
+        having = [runs for runs in folder if method in runs.methods]
+        return all(_on_eleven(r) and _as_in_paper(r, method, experiences=1, shots=r.shots) for r in having)
+
+    return _cite(table, folder[-1], "table3_few_shot", numbers, same)
+
+
+def ablation(runs: Runs) -> Table:
+    """Methods as variants of the scenario's first: last accuracy on all classes, and the difference, seed by seed."""
+    last = _last_in(space := runs.space("joint"))
+    table = _by_dataset("ablation", f"last accuracy (%), {space} label space", runs, last)
+    first = runs.averages(runs.methods[0], last)
+    lines = []
+    for method, line in zip(runs.methods, table.lines, strict=True):
+        each = runs.averages(method, last)
+        difference = {seed: each[seed] - first[seed] for seed in each if seed in first}
+        lines.append(replace(line, numbers=(*line.numbers, _number(runs, difference))))
+    column = Column(f"minus {runs.name(runs.methods[0])}", 0)
+    table = replace(table, columns=(*table.columns, column), lines=tuple(lines))
+
+    def terms(facts: Mapping, line: Line) -> dict[str, float]:
+        return {"average": facts["accuracy"]} if "accuracy" in facts else {}
+
+    def initialisation(facts: Mapping, line: Line) -> dict[str, float]:
+        at = dict(zip(facts["columns"], facts["accuracy"], strict=True)) if "accuracy" in facts else {}
+        return {"average": at[runs.shots]} if runs.shots in at else {}
+
+    def same(method: str) -> bool:
+        return _on_eleven(runs) and _as_in_paper(runs, method, experiences=1, shots=runs.shots)
+
+    table = _cite(table, runs, "table4_loss_ablation", terms, same)
+    return _cite(table, runs, "table5_initialisation", initialisation, same)
+
+
+def domain_generalisation(runs: Runs) -> Table:
+    """Gao et al. (LAMM), AAAI 2024, Table 1: trained on the first dataset, tested on others with (some of) its classes.
+
+    The average is over all the datasets, the first among them.
+    """
+    source = runs.datasets[0]
+    classes = {dataset: {c for m in runs.methods for c in _classes(runs, dataset, m)} for dataset in runs.datasets}
+    other = [d for d in runs.datasets[1:] if not classes[d] <= classes[source] or _trained_on(runs, d)]
+    if other or len(runs.datasets) == 1:
+        expected = f"others with classes of {source} and no training images"
+        found = f"{other[0]} is none" if other else "there are none"
+        raise Unfit(f"{runs.scenario}: domain-generalisation: needs {expected}; {found}")
+    last = _last_in(space := runs.space("joint"))
+    what = f"trained on {source}, tested on every dataset: last accuracy (%), {space} label space"
+    table = _by_dataset("domain-generalisation", what, runs, last)
+
+    def numbers(facts: Mapping, line: Line) -> dict[str, float]:
+        each = dict(zip(facts["columns"], facts["accuracy"], strict=True))
+        same = {*map(_folded, each)} == {*map(_folded, runs.datasets), "average"}
+        return each if same else {name: number for name, number in each.items() if name != "average"}
+
+    same = lambda method: _as_in_paper(runs, method, experiences=1)  # noqa: E731
+    return _cite(table, runs, "table1_domain_generalization", numbers, same)
+
+
+def cost(runs: Runs) -> Table:
+    """What a run costs: parameters that learn in the last experience, and (on this machine) time, speed, memory."""
+    lines = [
+        Line(
+            (Label(place, place), _method(runs, method)),
+            tuple(_place(runs, place, method, metric) for _, metric in _COST.values()),
+        )
+        for place in _places(runs)
+        for method in runs.methods
+    ]
+    columns = [Column(name, digits=digits) for name, (digits, _) in _COST.items()]
+    machines = sorted({r.measured.device for by_seed in runs.records.values() for r in by_seed.values()})
+    table = _table("cost", "cost of one run", runs, ("dataset", "method"), columns, lines)
+    return replace(table, notes=(f"measured on: {', '.join(machines)}", *table.notes))
+
+
+_BUILDERS = {
+    "degradation": degradation,
+    "degradation-per-dataset": degradation_per_dataset,
+    "incremental": incremental,
+    "base-to-new": base_to_new,
+    "ablation": ablation,
+    "domain-generalisation": domain_generalisation,
+    "cost": cost,
+}
+KINDS = (*_BUILDERS, "few-shot")
+
+
+# Metrics of one record
+
+
+def _lost_in(space: str) -> Callable[[Record], float]:
+    return lambda record: metrics.backward_transfer(record.accuracy(space))
+
+
+def _last_on(j: int, space: str) -> Callable[[Record], float]:
+    """Accuracy on experience j after the last one; NaN where a dataset has fewer experiences."""
+
+    def metric(record: Record) -> float:
+        last = record.accuracy(space)[-1]
+        return float(last[j - 1]) if j <= len(last) else float("nan")
+
+    return metric
+
+
+def _last_in(space: str) -> Callable[[Record], float]:
+    return _in_space(metrics.last_accuracy, space)
+
+
+def _in_space(metric: Callable, space: str) -> Callable[[Record], float]:
+    return lambda record: metric(record.accuracy(space), record.dataset.test_images)
+
+
+def _or_nan(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+_INCREMENTAL = {  # column -> (which direction is better, metric)
+    "average incremental": (1, metrics.average_incremental_accuracy),
+    "last": (1, metrics.last_accuracy),
+    "forgetting": (-1, lambda R, _: metrics.forgetting(R)),
+    "backward transfer": (1, lambda R, _: metrics.backward_transfer(R)),
+    "zero-shot retention": (1, lambda R, _: metrics.zero_shot_retention(R)),  # NaN in the joint space, by NaNs in R
+}
+_COST = {  # column -> (digits, metric)
+    "trainable parameters": (0, lambda r: r.model.trainable[-1]),
+    "label tokens": (0, lambda r: _or_nan(r.model.label_tokens)),
+    "seconds": (1, lambda r: sum(r.measured.seconds.values())),
+    "images/s": (0, lambda r: _or_nan(r.measured.images_per_second)),
+    "peak memory (MiB)": (0, lambda r: _or_nan(r.measured.peak_memory_bytes) / 2**20),
+}
+
+
+# From values to cells
+
+
+def _number(runs: Runs, by_seed: Mapping[int, float]) -> Number:
+    values = list(by_seed.values())
+    mean = float(np.mean(values)) if values else np.nan
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
+    return Number(mean, std, len(values), len(runs.seeds))
+
+
+def _average(runs: Runs, method: str, metric: Callable[[Record], float]) -> Number:
+    return _number(runs, runs.averages(method, metric))
+
+
+def _place(runs: Runs, place: str, method: str, metric: Callable[[Record], float]) -> Number:
+    """The number on a dataset, or on average over all of them."""
+    if place == "average":
+        return _average(runs, method, metric)
+    return _number(runs, runs.values(place, method, metric))
+
+
+def _places(runs: Runs) -> list[str]:
+    return [*runs.datasets, *(["average"] if len(runs.datasets) > 1 else [])]
+
+
+def _shared_space(folder: Sequence[Runs]) -> str:
+    """joint, if all runs at all numbers of shots were scored in it."""
+    found = [runs.space("joint") for runs in folder]
+    return "joint" if all(space == "joint" for space in found) else folder[0].space("own")
+
+
+def _method(runs: Runs, method: str) -> Label:
+    return Label(method, runs.name(method))
+
+
+def _by_dataset(kind: str, what: str, runs: Runs, metric: Callable[[Record], float]) -> Table:
+    """A row per method, a column per dataset, and their average."""
+    lines = [
+        Line((_method(runs, m),), tuple(_place(runs, p, m, metric) for p in (*runs.datasets, "average")))
+        for m in runs.methods
+    ]
+    columns = [Column(name, 1) for name in (*runs.datasets, "average")]
+    return _table(kind, what, runs, ("method",), columns, lines)
+
+
+def _table(
+    kind: str, what: str, runs: Runs, heads: tuple[str, ...], columns: Iterable[Column], lines: Iterable[Line]
+) -> Table:
+    scope = (("scenario", runs.scenario), ("shots", str(runs.shots)))
+    return Table(kind, what, scope, heads, tuple(columns), tuple(lines), tuple(runs.missing()))
+
+
+def _is_ablation(runs: Runs) -> bool:
+    """Several variants of one card: methods that extend another in the scenario's overrides."""
+    overrides = runs.of(runs.methods[0])[0].scenario.get("overrides", {})
+    extends = [overrides.get(method, {}).get("extends") for method in runs.methods]
+    return len(extends) > 1 and extends[0] is not None and len(set(extends)) == 1
+
+
+def _classes(runs: Runs, dataset: str, method: str) -> tuple[str, ...]:
+    found = runs.records.get((dataset, method), {})
+    return next(iter(found.values())).dataset.classes if found else ()
+
+
+def _trained_on(runs: Runs, dataset: str) -> bool:
+    found = [runs.records.get((dataset, method), {}) for method in runs.methods]
+    return any(sum(record.dataset.train_images) for by_seed in found for record in by_seed.values())
+
+
+# What papers published
+
+PAPERS_BACKBONE = ("ViT-B-16", "openai")
+ELEVEN = "ImageNet Caltech101 DTD FGVCAircraft StanfordCars Flowers102 OxfordPets Food101 EuroSAT UCF101 SUN397".split()
+
+
+def _cite(
+    table: Table,
+    runs: Runs,
+    key: str,
+    numbers: Callable[[Mapping, Line], Mapping[str, float]],
+    same: Callable[[str], bool],
+) -> Table:
+    """The table, below it what its methods' papers published, and our difference to that where the setting is the same.
+
+    `numbers(facts, line)` reads the row that belongs beside a measured one from card.published[key]: column -> number.
+    Raises UserError where a card's facts have another form.
+    """
+    at, added, sources = table.heads.index("method"), [], []
+    for line in table.lines:
+        method = line.labels[at]
+        card = runs.of(method.key)[0].card if method.key in runs.methods else {}
+        facts = card.get("published", {}).get(key)
+        if facts is None or line.origin != MEASURED:
+            continue
+        try:
+            found = {_folded(name): float(number) for name, number in numbers(facts, line).items()}
+            source = str(facts["source"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{method.key}: published.{key}: not in the form of the shipped cards ({error})") from None
+        values = np.array([found.get(_folded(column.key), np.nan) for column in table.columns])
+        if np.isnan(values).all():
+            continue
+        added.append(_row(line, at, f"{method.shown} (published)", values, PUBLISHED))
+        if same(method.key):
+            ours = np.array([number.mean for number in line.numbers])
+            added.append(_row(line, at, f"{method.shown}, ours minus published", ours - values, DIFFERENCE))
+        sources.append(f"{method.shown} (published): {source}")
+    return replace(table, lines=(*table.lines, *added), notes=(*table.notes, *dict.fromkeys(sources)))
+
+
+def _row(line: Line, at: int, name: str, values: np.ndarray, origin: str) -> Line:
+    labels = (*line.labels[:at], Label(name, name), *line.labels[at + 1 :])
+    return Line(labels, tuple(Number(float(value), np.nan, 0, 0) for value in values), origin=origin)
+
+
+def _as_in_paper(runs: Runs, method: str, experiences: int, shots: int | str = 16) -> bool:
+    """Whether the runs of a method have the LAMM paper's setting: backbone, shots, and a stream of the classes as given
+    (in halves, or all at once)."""
+    records = runs.of(method)
+    return runs.shots == shots and all(
+        (r.backbone.architecture, r.backbone.weights) == PAPERS_BACKBONE
+        and len(r.dataset.experiences) == experiences
+        and r.dataset.order == tuple(range(len(r.dataset.classes)))
+        and r.scenario.get("train_label_space", "experience") == "experience"
+        for r in records
+    )
+
+
+def _on_eleven(runs: Runs) -> bool:
+    return {*map(_folded, runs.datasets)} == {*map(_folded, ELEVEN)}
+
+
+def _folded(dataset: str) -> str:
+    """Papers write OxfordPets for oxford_pets."""
+    return "".join(c for c in dataset.casefold() if c.isalnum())
+
+
+# Best and second
+
+
+def _ranked(table: Table) -> Table:
+    """Mark best and second of each column within each group, by the mean as printed; equal means share the mark.
+
+    Two rows at least must compete, and a mean over fewer seeds than another's does not.
+    """
+    lines = list(table.lines)
+    for group in {line.group for line in lines}:
+        rows = [i for i, line in enumerate(lines) if line.group == group and line.origin == MEASURED]
+        for c, column in enumerate(table.columns):
+            numbers = {i: lines[i].numbers[c] for i in rows if not np.isnan(lines[i].numbers[c].mean)}
+            most = max((number.seeds for number in numbers.values()), default=0)
+            means = {i: column.better * rounded(n.mean, column) for i, n in numbers.items() if n.seeds == most}
+            if not column.better or len(means) < 2:
+                continue
+            ranks = {mean: rank for rank, mean in enumerate(sorted(set(means.values()), reverse=True), start=1)}
+            for i, mean in means.items():
+                if ranks[mean] <= SECOND:
+                    marked = list(lines[i].numbers)
+                    marked[c] = replace(marked[c], rank=ranks[mean])
+                    lines[i] = replace(lines[i], numbers=tuple(marked))
+    return replace(table, lines=tuple(lines))
+
+
+def rounded(value: float, column: Column) -> float:
+    """As printed; no negative zero."""
+    return round(value, column.digits) + 0.0

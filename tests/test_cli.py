@@ -1,0 +1,239 @@
+"""The command line: what it prints, what it writes, and its exit status.
+
+Training is played by tests/standin/sitecustomize.py; all else is the real thing, in processes of its own.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lamm_cl import config
+
+STANDIN = Path(__file__).parent / "standin"
+CRASH, MISTAKE, FOREVER = 66, 77, 99  # seeds, see the stand-in
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def environment(cache):
+    path = os.pathsep.join([str(STANDIN), str(STANDIN.parent), str(STANDIN.parents[1])])
+    return {**os.environ, "PYTHONPATH": path, "LAMM_CL_STANDIN": "1", "XDG_CACHE_HOME": str(cache), "COLUMNS": "200"}
+
+
+@pytest.fixture
+def lamm_cl(tmp_path, environment):
+    """Call lamm-cl in an empty folder -> the finished process."""
+
+    def call(*words):
+        command = [sys.executable, "-m", "lamm_cl", *map(str, words)]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+
+    return call
+
+
+def run_words(*words, seeds=(1,), methods=("coop",)):
+    filters = [word for seed in seeds for word in ("--seed", seed)]
+    return ["run", "demo", "--dataset", "digits", *filters, *(w for m in methods for w in ("--method", m)), *words]
+
+
+def told(process) -> str:
+    """The one line of a mistake."""
+    assert process.returncode == 2, process.stderr
+    assert process.stdout == ""
+    assert process.stderr.count("\n") == 1 and process.stderr.startswith("lamm-cl: ")
+    return process.stderr
+
+
+# --- list, show ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["list", "scenarios"], ["list", "methods"], ["list", "datasets"], ["show", "lamm"]]
+)
+def test_what_only_informs_imports_nothing_heavy(words):
+    code = (
+        f"import sys; from lamm_cl.cli import main\ntry: main({words!r})\nexcept SystemExit: pass\n"
+        "sys.exit(' '.join({'torch', 'avalanche', 'matplotlib', 'pandas', 'open_clip'} & {*sys.modules}) or 0)"
+    )
+
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert process.stderr == "" and process.returncode == 0
+
+
+def test_the_lists_name_everything_that_is_shipped(lamm_cl):
+    methods, scenarios = lamm_cl("list", "methods").stdout, lamm_cl("list", "scenarios").stdout
+
+    assert all(f" {key} " in methods for key in config.card_names())
+    assert all(f" {name} " in scenarios for name in config.scenario_names())
+    assert "species" in lamm_cl("list", "datasets").stdout
+    assert "lamm-cl-mini" in lamm_cl("list", "backbones").stdout
+
+
+def test_show_prints_settings_sources_departures_and_published_numbers(lamm_cl):
+    shown = lamm_cl("show", "lamm").stdout
+
+    card = config.load_card("lamm")
+    assert "50 epochs, batch 32, sgd lr 0.002" in shown and "logit: 0.05" in shown
+    assert all(text in shown for text in (*card.provenance.values(), *card.departures))
+    assert "84.14" in shown and "Table 2" in shown
+
+
+# --- run -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_ends_with_the_table_on_the_screen_and_all_files_of_the_results(lamm_cl, tmp_path):
+    process = lamm_cl(*run_words(seeds=[1, 2], methods=["coop", "lamm"]))
+
+    assert process.returncode == 0, process.stderr
+    assert (
+        "4 of 4 runs finished" in process.stdout
+        and "CoOp" in process.stdout
+        and "Degradation" in process.stdout.title()
+    )
+    names = {str(path.relative_to(tmp_path / "results/demo")) for path in (tmp_path / "results/demo").rglob("*.*")}
+    assert {f"runs/digits/{m}/shots16-seed{s}/record.json" for m in ("coop", "lamm") for s in (1, 2)} <= names
+    assert {"scenario.yaml", "records.csv", "tables/degradation.csv", "tables/degradation_std.csv"} <= names
+    assert {f"tables/degradation.{end}" for end in ("md", "tex")} <= names
+    figures = {f"figures/{stem}.{end}" for stem in ("forgetting_curves", "accuracy_matrix") for end in ("png", "svg")}
+    assert figures <= names
+    assert all(f"results/demo/{name}" in process.stdout for name in figures)
+
+
+def test_plain_output_tells_how_much_is_done_and_what_is_left(lamm_cl):
+    lines = lamm_cl(*run_words(seeds=[1, 2])).stdout.splitlines()
+
+    finished = [
+        line
+        for line in lines
+        if re.match(r"\d\d:\d\d:\d\d +\d+%  \d/2  digits / coop / shots 16 / seed \d: finished", line)
+    ]
+    assert [line.split()[1] for line in finished] == ["50%", "100%"]
+
+
+def test_running_again_does_nothing_and_says_so(lamm_cl, tmp_path):
+    lamm_cl(*run_words())
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*")}
+
+    process = lamm_cl(*run_words())
+
+    assert (process.returncode, process.stdout) == (0, "nothing to do: all 1 runs are finished\n")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*")} == before
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(lamm_cl, tmp_path):
+    lamm_cl(*run_words(seeds=[1]))
+    before = sorted(tmp_path.rglob("*"))
+
+    process = lamm_cl(*run_words("--dry-run", seeds=[1, 2]))
+
+    assert process.returncode == 0
+    assert "demo: 2 runs, 1 finished, 1 to do" in process.stdout
+    assert re.search("finished .*seed 1 .*\n.*to do .*seed 2 ", process.stdout)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_card_of_ones_own_runs_beside_the_others(lamm_cl, tmp_path):
+    (tmp_path / "longer.yaml").write_text("extends: coop\nname: Longer\ntraining: {epochs: 100}\n")
+
+    process = lamm_cl(*run_words(methods=["coop", "longer.yaml"]))
+
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "results/demo/runs/digits/longer/shots16-seed1/record.json").exists()
+
+
+def test_a_failed_run_is_named_at_the_end_with_status_1(lamm_cl, tmp_path):
+    process = lamm_cl(*run_words(seeds=[1, CRASH]))
+
+    assert process.returncode == 1
+    assert "failed: digits / coop / shots 16 / seed 66: RuntimeError: seed 66 crashes" in process.stderr
+    assert "traceback.txt" in process.stderr and "Traceback" not in process.stderr
+    assert (tmp_path / "results/demo/tables/degradation.csv").exists()
+
+
+# --- mistakes --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rum"], "invalid choice: 'rum' (choose from 'run', 'table', 'plot', 'list', 'show'); did you mean 'run'?"),
+        (["run", "dmo"], "no scenario 'dmo'; did you mean 'demo'?"),
+        (["run", "demo", "--method", "lam"], "no method card 'lam'; did you mean 'lamm'?"),
+        (["run", "demo", "--dataset", "specis"], "no dataset 'specis'; did you mean 'species'?"),
+        (["run", "demo", "--seed", "one"], "--seed: expected a whole number from 0 to 4294967295, got 'one'"),
+        (["run", "demo", "--shots", "0"], "--shots: expected a whole number from 1 on, got '0'"),
+        (["run", "demo", "--jobs", "-1"], "--jobs: expected a whole number from 1 on, got '-1'"),
+        (["run", "demo", "--dataset", "digits", "--shots", "100"], "no class has more than 48 training images"),
+        (["run", "demo", "--epochs", "3"], "unrecognized arguments: --epochs 3"),
+        (["run", "demo", "--dataset", "DTD"], "DTD"),
+        (["show", "lam"], "no method card 'lam'; did you mean 'lamm'?"),
+        (["table", "results/demo"], "results/demo"),
+        (["plot", "results/demo"], "results/demo"),
+        (["list", "method"], "did you mean 'methods'?"),
+    ],
+)
+def test_a_mistake_is_one_line_with_status_2_and_writes_nothing(lamm_cl, tmp_path, words, message):
+    process = lamm_cl(*words)
+
+    assert message in process.stderr and "Traceback" not in process.stderr
+    assert process.returncode == 2 and process.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistake_that_only_the_run_finds_is_one_line_too(lamm_cl, tmp_path):
+    process = lamm_cl(*run_words(seeds=[MISTAKE]))
+
+    assert process.returncode == 2
+    assert process.stderr == "lamm-cl: context: depth: 9, but the towers have 4 blocks\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_way_of_the_results_is_told_before_anything_is_written(lamm_cl, tmp_path):
+    (tmp_path / "results").write_text("")
+
+    assert "results: is in the way; expected a folder for results" in told(lamm_cl(*run_words()))
+    assert [path.name for path in tmp_path.iterdir()] == ["results"]
+
+
+def test_a_results_folder_of_another_backbone_is_refused(lamm_cl):
+    lamm_cl(*run_words())
+
+    line = told(lamm_cl(*run_words("--backbone", "ViT-B-16:openai", seeds=[2])))
+
+    assert "backbone.architecture: 'lamm-cl-mini', now 'ViT-B-16'; choose another --results folder" in line.replace(
+        ")", ""
+    )
+
+
+# --- interrupts ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_interrupt_ends_with_its_status_and_a_word_how_to_go_on(environment, tmp_path, sent, status, jobs):
+    words = run_words("--jobs", str(jobs), seeds=["1", str(FOREVER)])
+    command = [sys.executable, "-m", "lamm_cl", *words]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, start_new_session=True, **pipes)
+    record = tmp_path / "results/demo/records.csv"
+    deadline = time.monotonic() + 60
+    while not record.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+    os.killpg(process.pid, sent) if sent == signal.SIGINT else process.send_signal(sent)
+    _, errors = process.communicate(timeout=60)
+
+    assert process.returncode == status
+    assert errors.count("\n") == 1 and "the same command goes on from here" in errors
+    assert sorted(path.name for path in record.parent.iterdir()) == ["records.csv", "runs", "scenario.yaml"]

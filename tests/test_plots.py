@@ -1,0 +1,172 @@
+"""Figures: what they hold, that they never change, and that they survive any records."""
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from fake_records import record, write
+from PIL import Image
+
+from lamm_cl import plots
+from lamm_cl.errors import UserError
+from lamm_cl.records import runs_in
+
+OWN = np.array([[50, 40], [90, 35], [70, 80]])
+
+
+def results(folder, T=2, datasets=("rare",), methods=("coop", "lamm"), **options):
+    rng = np.random.default_rng(0)
+    own = OWN if T == 2 else rng.integers(20, 90, (T + 1, T))
+    return write(
+        folder,
+        [record(own + s, dataset=d, method=m, seed=s, **options) for d in datasets for m in methods for s in (1, 2, 3)],
+    )
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """The matplotlib figures that were saved."""
+    found = []
+    save = plots._save
+    monkeypatch.setattr(plots, "_save", lambda figure, stem: (found.append(figure), save(figure, stem))[1])
+    return found
+
+
+def panels(figure):
+    return [axes for axes in figure.axes if axes.has_data()]
+
+
+def test_a_forgetting_curve_is_the_mean_over_seeds_after_0_to_T_experiences(tmp_path, figures):
+    plots.plot_forgetting([results(tmp_path / "demo")], tmp_path / "curves")
+
+    set1, set2 = panels(figures[0])
+    coop = set1.lines[0]
+
+    assert coop.get_xdata().tolist() == [0, 1, 2]
+    assert coop.get_ydata().tolist() == [52, 92, 72]  # the counts of 100 images, and the mean of seeds 1, 2, 3
+    assert set2.lines[0].get_ydata().tolist() == [42, 37, 82]
+    assert set1.get_ylabel() == "accuracy on\nSet 1 (%)" and set2.get_xlabel() == "experiences learned"
+    assert [text.get_text() for text in set1.texts] == ["−20.0", "−20.0"]  # the drop, readable at a glance
+
+
+def test_figures_are_png_of_200_dpi_or_more_and_svg_and_the_same_bytes_when_drawn_again(tmp_path):
+    folder = results(tmp_path / "demo")
+    for draw in (plots.plot_forgetting, plots.plot_matrix, plots.plot_few_shot):
+        first = [path.read_bytes() for path in draw([folder], tmp_path / "first")]
+        second = draw([folder], tmp_path / "second")
+
+        assert [path.suffix for path in second] == [".png", ".svg"]
+        assert [path.read_bytes() for path in second] == first
+        with Image.open(second[0]) as image:
+            assert image.info["dpi"][0] >= 200
+
+
+def test_many_experiences_share_two_rows_and_the_joint_label_space_has_no_row_of_single_points(tmp_path, figures):
+    plots.plot_forgetting([results(tmp_path / "long", T=50)], tmp_path / "long")
+    plots.plot_forgetting([tmp_path / "long"], tmp_path / "long_joint", "joint")
+    plots.plot_forgetting([results(tmp_path / "two")], tmp_path / "joint", "joint")
+
+    for figure in figures:
+        names = [axes.get_ylabel() for axes in panels(figure)]
+        assert names == ["accuracy on\nSet 1 (%)", "accuracy on all\nsets learned (%)"]
+
+
+def test_the_average_over_datasets_has_a_panel_of_its_own(tmp_path, figures):
+    plots.plot_forgetting([results(tmp_path / "demo", datasets=("a", "b"))], tmp_path / "curves")
+
+    assert [axes.get_title() for axes in panels(figures[0]) if axes.get_title()] == ["a", "b", "average"]
+
+
+def test_a_method_keeps_its_colour_and_marker_whoever_is_beside_it(tmp_path):
+    alone = runs_in(results(tmp_path / "alone", methods=("lamm",)))
+    among = runs_in(results(tmp_path / "among", methods=("my-own", "lamm", "coop", "zero-shot")))
+
+    styles = {curve.method: (curve.colour, curve.marker, str(curve.dashes)) for curve in plots._curves(among)}
+
+    assert [(c.colour, c.marker, str(c.dashes)) for c in plots._curves(alone)] == [styles["lamm"]]
+    assert len({colour for colour, *_ in styles.values()}) == len({marker for _, marker, _ in styles.values()}) == 4
+
+
+def test_results_folders_are_told_apart_by_dashes_and_named_in_the_legend(tmp_path, figures):
+    folders = [results(tmp_path / "one", name="one"), results(tmp_path / "two", name="two")]
+
+    plots.plot_forgetting(folders, tmp_path / "both")
+
+    (legend,) = figures[0].legends
+    lines = panels(figures[0])[0].lines
+    assert [t.get_text() for t in legend.get_texts()] == ["CoOp", "LAMM", "one", "two", "set not yet learned"]
+    assert [line.get_linestyle() for line in lines] == ["-", "--", "-", "--"]
+
+
+def test_the_legend_covers_no_panel(tmp_path, figures):
+    methods = [f"method {i} {'with a long name ' * 4}" for i in range(9)]
+    plots.plot_forgetting([results(tmp_path / "demo", methods=methods, datasets="abcdefg")], tmp_path / "curves")
+
+    figure = figures[0]
+    figure.draw_without_rendering()
+    legend = figure.legends[0].get_window_extent()
+    assert legend.y0 >= 0 and legend.x0 >= 0 and legend.x1 <= figure.bbox.x1
+    assert not any(axes.get_tightbbox().overlaps(legend) for axes in panels(figure))
+
+
+def test_a_matrix_has_a_number_in_every_defined_cell(tmp_path, figures):
+    plots.plot_matrix([results(tmp_path / "demo")], tmp_path / "matrix", "joint")
+
+    texts = [text.get_text() for text in panels(figures[0])[0].texts]
+    assert texts == [f"{n:.1f}" for n in (np.mean([45, 46, 46]), np.mean([35, 36, 36]), np.mean([40, 41, 41]))]
+
+
+def test_a_missing_run_is_a_hatched_matrix_and_leaves_the_others_whole(tmp_path, figures):
+    runs = [record(OWN, dataset="a", method="coop"), record(OWN, dataset="b", method="lamm")]
+
+    plots.plot_matrix([write(tmp_path / "demo", runs)], tmp_path / "matrix")
+
+    coop_a, coop_b, lamm_a, lamm_b = panels(figures[0])[:4]
+    assert [len(axes.texts) for axes in (coop_a, coop_b, lamm_a, lamm_b)] == [6, 0, 0, 6]
+    assert coop_a.get_ylim() == (2.5, -0.5) and coop_a.get_xlim() == (-0.5, 1.5)
+
+
+def test_few_shot_curves_put_the_number_of_shots_on_the_axis(tmp_path, figures):
+    folder = write(tmp_path / "demo", [record(OWN, shots=k, seed=s) for k in ("full", 4, 1) for s in (1, 2)])
+
+    plots.plot_few_shot([folder], tmp_path / "few")
+
+    (panel,) = panels(figures[0])
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["1", "4", "full"]
+    assert panel.lines[0].get_ydata().tolist() == [37.5] * 3  # (35 + 40) of 200
+
+
+def test_a_method_run_with_few_shots_only_has_its_few_shot_curve(tmp_path, figures):
+    folder = write(
+        tmp_path / "demo", [record(OWN, shots=16), record(OWN, shots=1), record(OWN, method="lamm", shots=1)]
+    )
+
+    plots.plot_few_shot([folder], tmp_path / "few")
+
+    assert [len(line.get_xdata()) for line in panels(figures[0])[0].lines] == [2, 1]
+
+
+def test_numbers_of_shots_that_are_not_there_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no runs with 4 shots; there are 16"):
+        plots.plot_forgetting([results(tmp_path / "demo")], tmp_path / "curves", shots=4)
+
+
+def test_names_of_any_kind_a_missing_run_and_one_experience_can_be_drawn(tmp_path):
+    weird = '$x_1$ & <b>"\n\x00' + "y" * 80
+    one = record([[50], [80]], dataset=weird, method=weird)
+    folder = write(tmp_path / "demo", [one, record([[50], [80]], dataset="b", method="coop")])
+
+    for draw in (plots.plot_forgetting, plots.plot_matrix, plots.plot_few_shot):
+        _, svg = draw([folder], tmp_path / draw.__name__)
+        assert ElementTree.parse(svg).getroot().tag.endswith("svg")
+
+
+def test_drawing_leaves_matplotlib_s_settings_alone_and_pyplot_unused(tmp_path):
+    before = dict(matplotlib.rcParams)
+
+    plots.plot_matrix([results(tmp_path / "demo")], tmp_path / "matrix")
+
+    assert dict(matplotlib.rcParams) == before
+    assert "pyplot" not in Path(plots.__file__).read_text().replace("without pyplot", "")

@@ -1,0 +1,315 @@
+"""Tables: every number can be recomputed from records.csv, and nothing is averaged in silence."""
+
+import csv
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from fake_records import record, write
+from rich.console import Console
+
+from lamm_cl import report
+from lamm_cl.errors import UserError
+from lamm_cl.records import write_records_csv
+
+DATASETS, METHODS, SEEDS = ["rare", "compo"], ["zero-shot", "coop", "lamm"], [1, 2, 3]
+
+
+def results(folder, T=2, seeds=SEEDS, shots=(16,), total=70, datasets=DATASETS, methods=METHODS):
+    """A results folder with random counts; unequal test sets."""
+    rng = np.random.default_rng(0)
+    totals = [total + 10 * j for j in range(T)]
+    scenario = {"datasets": datasets, "methods": methods, "seeds": SEEDS}
+    return write(
+        folder,
+        [
+            record(rng.integers(0, total, (T + 1, T)), dataset=d, method=m, seed=s, shots=k, total=totals, **scenario)
+            for d in datasets
+            for m in methods
+            for s in seeds
+            for k in shots
+        ],
+    )
+
+
+def small(folder, counts, **scenario):
+    """method -> [Set 1 after the last of two experiences, for each seed], on one dataset of 100 images per set."""
+    return write(
+        folder,
+        [
+            record([[50, 50], [90, 50], [last, 80]], method=method, seed=seed, methods=[*counts], **scenario)
+            for method, each in counts.items()
+            for seed, last in enumerate(each, start=1)
+        ],
+    )
+
+
+def read(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def table(folder, kind="degradation"):
+    (one,) = report.tables([folder], kind)
+    return one
+
+
+def on_terminal(shown):
+    console = Console(file=io.StringIO(), width=200, force_terminal=True, color_system="standard")
+    console.print(report.to_terminal(shown))
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("T", [2, 3, 20])
+def test_every_entry_of_the_degradation_tables_can_be_recomputed_from_records_csv(tmp_path, T):
+    results(tmp_path, T)
+    rows = pd.read_csv(write_records_csv(tmp_path)).query("label_space == 'own'")
+    report.write_tables(tmp_path)
+
+    last = rows[rows.trained == T].pivot_table(index=["method", "tested", "seed"], columns="dataset", values="accuracy")
+    last["average"] = last.mean(axis=1)
+    kept = rows[rows.trained == T].set_index(["method", "seed", "dataset", "tested"]).accuracy
+    learned = rows[rows.trained == rows.tested].set_index(["method", "seed", "dataset", "tested"]).accuracy
+    lost = (kept - learned).unstack("tested").drop(columns=T).mean(axis=1).unstack("dataset")
+    lost["average"] = lost.mean(axis=1)
+
+    for name, over_seeds in (("", lambda x: x.mean()), ("_std", lambda x: x.std(ddof=1))):
+        shown = pd.read_csv(tmp_path / f"tables/degradation{name}.csv").set_index(["method", "set"])
+        per_dataset = pd.read_csv(tmp_path / f"tables/degradation_per_dataset{name}.csv").set_index("method")
+        assert len(shown) == len(METHODS) * T
+        for method in METHODS:
+            expected = over_seeds(lost.loc[method])
+            assert np.allclose(per_dataset.loc[method, expected.index], expected, atol=0.00501)
+            for j in range(1, T + 1):
+                expected = over_seeds(last.loc[method, j])
+                assert np.allclose(shown.loc[(method, j), expected.index], expected, atol=0.00501)
+                assert shown.loc[(method, j), "degradation"] == per_dataset.loc[method, "average"]
+
+
+def test_the_incremental_table_can_be_recomputed_from_records_csv(tmp_path):
+    results(tmp_path, T=3)
+    rows = pd.read_csv(write_records_csv(tmp_path)).query("label_space == 'joint' and tested <= trained")
+    shown = pd.DataFrame(read(report.to_csv([table(tmp_path, "incremental")])))
+    shown = shown.set_index(["dataset", "label space", "method"])
+
+    sums = rows.groupby(["dataset", "method", "seed", "trained"])[["correct", "total"]].sum()
+    learned = (100 * sums.correct / sums.total).unstack("trained")
+    for dataset in DATASETS:
+        for method in METHODS:
+            line = shown.loc[(dataset, "joint", method)]
+            here = learned.loc[dataset, method]
+            assert float(line["average incremental"]) == pytest.approx(here.mean(axis=1).mean(), abs=0.00501)
+            assert float(line["last"]) == pytest.approx(here[3].mean(), abs=0.00501)
+            assert line["zero-shot retention"] == ""
+
+
+def test_the_columns_are_the_scenario_s_datasets_in_its_order_then_average_and_degradation(tmp_path):
+    results(tmp_path)
+
+    lines = report.to_csv([table(tmp_path)]).splitlines()
+
+    assert lines[0] == "method,set,rare,compo,average,degradation"
+    assert [line.split(",")[:2] for line in lines[1:]] == [[m, j] for m in METHODS for j in "12"]
+
+
+def test_the_same_records_give_the_same_bytes(tmp_path):
+    results(tmp_path)
+    first = [path.read_bytes() for path in report.write_tables(tmp_path)]
+
+    assert [path.read_bytes() for path in report.write_tables(tmp_path)] == first
+
+
+def test_missing_seeds_are_told_in_the_cell_and_never_averaged_in_silence(tmp_path):
+    small(tmp_path, {"coop": [70, 80], "lamm": [90, 90, 90]})
+    shown = table(tmp_path)
+
+    assert "75.00 ± 7.07 (2/3 seeds)" in report.to_markdown([shown])
+    assert "75.00$_{\\pm 7.07}$ (2/3 seeds)" in report.to_latex([shown])
+    assert "(2/3 seeds)" in on_terminal(shown)
+    assert "species, coop: seed 3 not finished" in shown.notes
+    assert [row["species"] for row in read(report.to_csv([shown]))] == ["75.00", "80.00", "90.00", "80.00"]
+    assert [row["species"] for row in read(report.to_csv([shown], "seeds"))] == ["2", "2", "3", "3"]
+
+
+def test_a_mean_over_fewer_seeds_is_not_ranked_against_a_full_one(tmp_path):
+    small(tmp_path, {"coop": [99], "maple": [70] * 3, "lamm": [60] * 3})
+
+    ranks = [line.numbers[0].rank for line in table(tmp_path).lines if line.group == "1"]
+
+    assert ranks == [0, report.BEST, report.SECOND]
+
+
+def test_a_method_without_a_dataset_has_no_average_over_datasets(tmp_path):
+    write(
+        tmp_path,
+        [record([[1, 1], [9, 9], [5, 8]], dataset=d, method=m) for d, m in (("a", "x"), ("a", "y"), ("b", "x"))],
+    )
+
+    x, _, y, _ = read(report.to_csv([table(tmp_path)]))
+
+    assert (x["average"], x["degradation"]) == ("5.00", "-4.00")
+    assert (y["a"], y["b"], y["average"], y["degradation"]) == ("5.00", "", "", "")
+
+
+def test_best_is_bold_second_underlined_and_ties_share_the_mark(tmp_path):
+    small(tmp_path, {"zero-shot": [90] * 3, "coop": [70] * 3, "maple": [80] * 3, "lamm": [90] * 3})
+    shown = table(tmp_path)
+
+    first_sets = [line.numbers[0].rank for line in shown.lines if line.group == "1"]
+    second_sets = [line.numbers[0].rank for line in shown.lines if line.group == "2"]
+
+    assert first_sets == [report.BEST, 0, report.SECOND, report.BEST]
+    assert second_sets == [report.BEST] * 4
+    assert "**90.00** ± 0.00" in report.to_markdown([shown])
+    assert "<u>80.00</u> ± 0.00" in report.to_markdown([shown])
+    assert "\\underline{80.00}" in report.to_latex([shown])
+    assert "\x1b[1m90.00" in on_terminal(shown) and "\x1b[4m80.00" in on_terminal(shown)
+
+
+def test_less_forgetting_is_better(tmp_path):
+    small(tmp_path, {"coop": [70] * 3, "lamm": [90] * 3})
+    shown = table(tmp_path, "incremental")
+    column = [c.key for c in shown.columns].index("forgetting")
+
+    best = [line.labels[-1].key for line in shown.lines if line.numbers[column].rank == report.BEST]
+
+    assert set(best) == {"lamm"}
+
+
+def test_degradation_is_shown_once_per_method_but_stands_on_every_row_of_the_csv(tmp_path):
+    small(tmp_path, {"coop": [70] * 3})
+
+    assert [row["degradation"] for row in read(report.to_csv([table(tmp_path)]))] == ["-20.00", "-20.00"]
+    assert report.to_markdown([table(tmp_path)]).count("−20.00") == 1
+
+
+def test_with_one_experience_degradation_is_undefined(tmp_path):
+    write(tmp_path, [record([[50], [80]], seed=s) for s in SEEDS])
+
+    (row,) = read(report.to_csv([table(tmp_path)]))
+
+    assert row == {"method": "coop", "set": "1", "species": "80.00", "average": "80.00", "degradation": ""}
+
+
+def test_several_shots_give_a_table_each_that_says_which(tmp_path):
+    results(tmp_path, shots=(16, 4, "full"))
+    report.write_tables(tmp_path)
+
+    found = report.tables([tmp_path])
+    lines = read((tmp_path / "tables/degradation.csv").read_text())
+
+    assert [dict(one.scope)["shots"] for one in found] == ["4", "16", "full"]
+    assert [row["shots"] for row in lines] == [k for k in ("4", "16", "full") for _ in range(len(METHODS) * 2)]
+    assert "demo, 4 shots: " in (tmp_path / "tables/degradation.md").read_text()
+
+
+def test_a_few_shot_table_has_a_column_per_number_of_shots(tmp_path):
+    results(tmp_path, shots=(1, 16))
+
+    shown = read(report.to_csv([table(tmp_path, "few-shot")]))
+
+    assert [*shown[0]] == ["dataset", "method", "1", "16"]
+    assert [row["dataset"] for row in shown] == [d for d in (*DATASETS, "average") for _ in METHODS]
+
+
+def test_the_harmonic_mean_of_the_base_to_new_table_is_that_of_the_means(tmp_path):
+    small(tmp_path, {"coop": [70] * 3})  # after Set 1: 90 on Set 1, 50 on Set 2
+
+    (row,) = read(report.to_csv([table(tmp_path, "base-to-new")]))
+
+    assert (row["base"], row["new"], row["harmonic mean"]) == ("90.00", "50.00", "64.29")
+
+
+def test_base_to_new_is_refused_where_there_are_not_two_experiences(tmp_path):
+    results(tmp_path, T=3)
+
+    with pytest.raises(UserError, match="needs 2 experiences; here are 3"):
+        table(tmp_path, "base-to-new")
+
+
+def test_the_ablation_table_tells_the_difference_to_the_first_method(tmp_path):
+    small(
+        tmp_path, {"coop": [70] * 3, "lamm": [90] * 3}
+    )  # joint counts are half of these: (35 + 40) / 200 and 85 / 200
+
+    first, second = read(report.to_csv([table(tmp_path, "ablation")]))
+
+    assert (first["average"], second["average"]) == ("37.50", "42.50")
+    assert (first["minus CoOp"], second["minus CoOp"]) == ("0.00", "5.00")
+
+
+def test_the_cost_table_sums_the_seconds_of_all_stages(tmp_path):
+    small(tmp_path, {"coop": [70] * 3})
+
+    (row,) = read(report.to_csv([table(tmp_path, "cost")]))
+
+    assert (row["trainable parameters"], row["seconds"], row["peak memory (MiB)"]) == ("2048", "2.0", "1")
+    assert row["label tokens"] == ""
+
+
+def test_published_numbers_are_rows_of_their_own_never_ranked_and_never_in_the_csv(tmp_path):
+    write(tmp_path, [record([[5, 5], [90, 50], [70, 80]], dataset="oxford_pets", method=m) for m in ("coop", "lamm")])
+    card = {
+        "name": "CoOp",
+        "published": {
+            "table2_class_incremental": {
+                "source": "Gao et al., Table 2",
+                "columns": ["OxfordPets", "DTD"],
+                "set1": [93.63, 54.63],
+                "set2": [97.70, 76.57],
+                "average": {"degradation": -12.95},
+            }
+        },
+    }
+
+    (shown,) = report.tables([tmp_path], papers=report.published(card))
+    published = [line for line in shown.lines if line.published]
+
+    assert [line.labels[0].shown for line in published] == ["CoOp (published)"] * 2
+    assert [line.numbers[0].mean for line in published] == [93.63, 97.70]
+    assert all(np.isnan(n.mean) for line in published for n in line.numbers[1:])  # averages of other datasets
+    assert all(n.rank == 0 for line in published for n in line.numbers)
+    assert "CoOp (published): Gao et al., Table 2" in shown.notes
+    assert "93.63" in report.to_markdown([shown]) and "93.63" not in report.to_csv([shown])
+
+
+def test_papers_without_a_dataset_in_common_are_left_out(tmp_path):
+    small(tmp_path, {"coop": [70] * 3})
+    paper = report.Published("CoOp", "a paper", ({"DTD": 50.0}, {"DTD": 60.0}), -5.0)
+
+    (shown,) = report.tables([tmp_path], papers=[paper])
+
+    assert not any(line.published for line in shown.lines) and not shown.notes
+
+
+WEIRD = '=&_<b>[red]"x"|$1%#{}~^\\\n\x1b[31m' + "y" * 80
+
+
+def test_names_of_any_kind_are_shown_as_they_are_and_read_as_markup_by_no_format(tmp_path):
+    write(tmp_path, [record([[5, 5], [9, 5], [7, 8]], dataset=WEIRD, method=WEIRD, seed=s) for s in SEEDS])
+    shown = table(tmp_path)
+
+    head, line, *_ = csv.reader(io.StringIO(report.to_csv([shown])))
+    markdown, latex, terminal = report.to_markdown([shown]), report.to_latex([shown]), on_terminal(shown)
+
+    assert head[2] == line[0] == "'" + WEIRD
+    assert "&amp;\\_&lt;b&gt;\\[red\\]" in markdown and "\\|$1" in markdown
+    assert [row.count("|") - row.count("\\|") for row in markdown.splitlines() if row.startswith("|")] == [6] * 4
+    assert "=\\&\\_\\textless{}b\\textgreater{}[red]" in latex and "\\$1\\%\\#\\{\\}\\textasciitilde{}" in latex
+    assert "[red]" in terminal and "\x1b[31m" not in terminal
+
+
+def test_an_unknown_kind_is_refused_with_the_nearest(tmp_path):
+    with pytest.raises(UserError, match="no table 'degredation'; did you mean 'degradation'"):
+        report.tables([tmp_path], "degredation")
+
+
+def test_forty_datasets_and_every_kind_render_in_every_format(tmp_path):
+    results(tmp_path, datasets=[f"dataset-{i:02}" for i in range(40)], seeds=[1], methods=["coop", "lamm"])
+
+    for kind in report.KINDS:
+        shown = table(tmp_path, kind)
+        assert "dataset-39" in report.to_csv([shown])
+        assert "dataset-39" in report.to_markdown([shown])
+        assert "dataset-39" in report.to_latex([shown])
+        assert on_terminal(shown)

@@ -1,0 +1,202 @@
+"""A sweep: which runs there are, which are finished, and that none of them harms another.
+
+Training is played by tests/standin/sitecustomize.py, here and in the worker processes.
+"""
+
+import csv
+import importlib.util
+import multiprocessing
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from lamm_cl import config, sweep
+from lamm_cl.errors import UserError
+
+STANDIN = Path(__file__).parent / "standin"
+CRASH, MISTAKE, DEATH = 66, 77, 88  # seeds, see the stand-in
+
+
+@pytest.fixture(autouse=True)
+def standin(monkeypatch):
+    """lamm_cl.train is the stand-in, in this process and in those that it starts."""
+    spec = importlib.util.spec_from_file_location("standin", STANDIN / "sitecustomize.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name, played in module.played.items():
+        monkeypatch.setitem(sys.modules, name, played)
+    monkeypatch.delattr("lamm_cl.train", raising=False)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(STANDIN), str(STANDIN.parent)]))
+    monkeypatch.setenv("LAMM_CL_STANDIN", "1")
+
+
+@pytest.fixture
+def demo():
+    return config.load_scenario("demo")
+
+
+def planned(scenario, results, seeds=(1, 2), methods=("coop",)):
+    return sweep.plan(scenario, results, datasets=["species"], methods=methods, seeds=seeds)
+
+
+def executed(runs, tmp_path, jobs=1):
+    """-> the events of a sweep, and its failures."""
+    events = []
+    settings = sweep.Settings(data_root=None, cache=tmp_path / "cache", device="cpu", jobs=jobs)
+    failures = sweep.execute(runs, settings, events.append)
+    return events, failures
+
+
+def bytes_below(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# --- planning --------------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_holds_every_dataset_method_shots_and_seed_once(demo, tmp_path):
+    runs = sweep.plan(demo, tmp_path)
+
+    assert len(runs) == len({run.folder for run in runs}) == 4 * 4 * 3
+    assert runs[0].folder == tmp_path / "demo/runs/species/zero-shot/shots16-seed1"
+    assert runs[0].identity == {"scenario": "demo", "dataset": "species", "method": "zero-shot", "shots": 16, "seed": 1}
+
+
+def test_filters_replace_the_lists_of_the_scenario_and_keep_its_overrides(demo, tmp_path):
+    runs = sweep.plan(demo, tmp_path, datasets=["digits"], methods=["maple+lamm"], shots=[4, "full"], seeds=[7])
+
+    assert [run.folder.name for run in runs] == ["shots4-seed7", "shotsfull-seed7"]
+    assert runs[0].card.context.options["depth"] == 3
+
+
+def test_a_dataset_under_two_names_is_refused_as_one_folder(demo, tmp_path):
+    with pytest.raises(UserError, match="another dataset is called 'Flowers102' too"):
+        sweep.plan(demo, tmp_path, datasets=["Flowers102", "flowers102"])
+
+
+# --- executing -------------------------------------------------------------------------------------------------------
+
+
+def test_finished_runs_are_not_done_again(demo, tmp_path):
+    executed(planned(demo, tmp_path, seeds=[1]), tmp_path)
+
+    todo = sweep.unfinished(planned(demo, tmp_path, seeds=[1, 2]))
+
+    assert [run.seed for run in todo] == [2]
+
+
+def test_two_jobs_write_the_same_bytes_as_one(demo, tmp_path):
+    for jobs in (1, 2):
+        executed(planned(demo, tmp_path / str(jobs), seeds=[1, 2, 3]), tmp_path, jobs)
+
+    one, two = (bytes_below(tmp_path / name / "demo") for name in ("1", "2"))
+    assert len(one) == 3 + 2  # records, scenario.yaml, records.csv
+    assert one == two
+
+
+def test_records_csv_holds_every_finished_run_at_any_time(demo, tmp_path):
+    runs = planned(demo, tmp_path, seeds=[1, 2, 3])
+    seen = []
+
+    def look(event):
+        if event.kind == "finished":
+            with open(tmp_path / "demo/records.csv") as file:
+                seen.append({row["seed"] for row in csv.DictReader(file)})
+
+    sweep.execute(runs, sweep.Settings(None, tmp_path, "cpu", 1), look)
+
+    assert seen == [{"1"}, {"1", "2"}, {"1", "2", "3"}]
+
+
+def test_progress_tells_the_share_done_and_where_the_run_is(demo, tmp_path):
+    events, _ = executed(planned(demo, tmp_path, seeds=[1]), tmp_path)
+
+    assert [event.kind for event in events] == ["started", "progress", "finished"]
+    assert events[1].text == "experience 1/2, epoch 1/4, train"
+    assert [event.share for event in events] == [0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_run_that_crashes_leaves_its_traceback_and_the_others_finish(demo, tmp_path, jobs):
+    events, failures = executed(planned(demo, tmp_path, seeds=[1, CRASH, 3]), tmp_path, jobs)
+
+    assert sorted(event.run.seed for event in events if event.kind == "finished") == [1, 3]
+    [failed] = failures
+    assert (failed.run.seed, failed.mistake) == (CRASH, False)
+    assert "RuntimeError: seed 66 crashes" in (failed.run.folder / "traceback.txt").read_text()
+
+
+def test_a_mistake_of_the_users_is_one_line_and_leaves_nothing_behind(demo, tmp_path):
+    _, [failed] = executed(planned(demo, tmp_path, seeds=[MISTAKE]), tmp_path)
+
+    assert (failed.mistake, failed.text) == (True, "context: depth: 9, but the towers have 4 blocks")
+    assert not (tmp_path / "demo").exists()
+
+
+def test_a_worker_that_is_killed_fails_its_run_only(demo, tmp_path):
+    events, failures = executed(planned(demo, tmp_path, seeds=[DEATH, 1, 2]), tmp_path, jobs=2)
+
+    assert sorted(event.run.seed for event in events if event.kind == "finished") == [1, 2]
+    assert [failed.run.seed for failed in failures] == [DEATH]
+    assert "killed by SIGKILL; out of memory?" in failures[0].text
+
+
+def test_the_next_call_tries_a_failed_run_again_and_removes_its_traceback(demo, tmp_path):
+    [run] = planned(demo, tmp_path, seeds=[1])
+    run.folder.mkdir(parents=True)
+    (run.folder / "traceback.txt").write_text("from last time")
+
+    executed(sweep.unfinished([run]), tmp_path)
+
+    assert sorted(path.name for path in run.folder.iterdir()) == ["record.json"]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_interrupt_goes_on_to_the_caller_and_leaves_no_process_behind(demo, tmp_path, jobs):
+    def interrupt(event):
+        if event.kind == "progress":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep.execute(planned(demo, tmp_path, seeds=[99, 1]), sweep.Settings(None, tmp_path, "cpu", jobs), interrupt)
+
+    assert multiprocessing.active_children() == []
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+# --- whose results are these -----------------------------------------------------------------------------------------
+
+
+def test_a_scenario_that_grew_keeps_its_results(demo, tmp_path):
+    executed(planned(demo, tmp_path, seeds=[1]), tmp_path)
+    grown = demo.model_copy(update={"seeds": (1, 2, 3, 4), "description": "more seeds"})
+
+    assert [run.seed for run in sweep.unfinished(planned(grown, tmp_path, seeds=[1, 4]))] == [4]
+
+
+def test_results_of_another_protocol_are_refused_with_the_field_that_differs(demo, tmp_path):
+    executed(planned(demo, tmp_path, seeds=[1]), tmp_path)
+    other = demo.model_copy(update={"experiences": 5})
+
+    with pytest.raises(UserError, match=r"scenario.yaml: made with another scenario \(experiences: 'halves', now 5\)"):
+        sweep.unfinished(planned(other, tmp_path, seeds=[2]))
+
+
+def test_a_finished_run_of_another_card_is_refused_with_the_field_that_differs(demo, tmp_path):
+    executed(planned(demo, tmp_path, seeds=[1]), tmp_path)
+    other = demo.model_copy(update={"overrides": {"coop": {"training": {"augmentation": "none", "epochs": 5}}}})
+
+    with pytest.raises(UserError, match=r"made with another card \(training.epochs: 50, now 5\)"):
+        sweep.unfinished(planned(other, tmp_path, seeds=[1]))
+
+
+def test_a_damaged_record_is_told_and_not_overwritten(demo, tmp_path):
+    [run] = planned(demo, tmp_path, seeds=[1])
+    executed([run], tmp_path)
+    (run.folder / "record.json").write_text('{"format": 1, "run"')
+
+    with pytest.raises(UserError, match="record.json: not a whole JSON file .*; delete the file to repeat this run"):
+        sweep.unfinished([run])

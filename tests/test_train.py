@@ -1,0 +1,293 @@
+"""The loop: what is frozen stays frozen, one seed gives one result, and both label spaces count what they say."""
+
+import numpy as np
+import pytest
+import torch
+import toy
+from generated import tiny_clip
+
+from lamm_cl import train
+from lamm_cl.config import card_for
+from lamm_cl.errors import UserError
+from lamm_cl.model import build
+from lamm_cl.records import Count
+from lamm_cl.stream import benchmark, split
+
+TRAINED = sorted(toy.OVERRIDES)
+
+
+@pytest.mark.parametrize("method", ["zero-shot", "zero-shot-7", *TRAINED])
+def test_every_method_runs_through_the_one_loop_and_counts_every_image(tmp_path, monkeypatch, method):
+    record, _ = toy.run(tmp_path, monkeypatch, method)
+    cells = {(c.trained, c.tested, c.label_space): c for c in record.counts}
+    assert sorted(cells) == sorted((i, j, s) for i in range(3) for j in (1, 2) for s in ("own", "joint"))
+    for (trained, tested, space), cell in cells.items():
+        assert cell.total == (4, 3)[tested - 1] * 9
+        assert (cell.correct is None) == (space == "joint" and tested > trained)
+        if cell.correct is not None:
+            assert cell.correct == sum(cell.correct_per_class) <= cell.total
+
+
+@pytest.mark.parametrize("method", ["zero-shot", *TRAINED])
+def test_the_same_seed_twice_gives_identical_records_and_tensors(tmp_path, monkeypatch, method):
+    one, first = toy.run(tmp_path, monkeypatch, method, folder="one")
+    two, second = toy.run(tmp_path, monkeypatch, method, folder="two")
+    assert one.facts() == two.facts()
+    assert set(first) == set(second) and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_another_seed_gives_other_shots_and_other_results(tmp_path, monkeypatch):
+    one, first = toy.run(tmp_path, monkeypatch, "coop", seed=1, folder="one")
+    two, second = toy.run(tmp_path, monkeypatch, "coop", seed=2, folder="two")
+    assert one.dataset.chosen != two.dataset.chosen and not torch.equal(first["context.v"], second["context.v"])
+
+
+def test_methods_of_a_seed_share_the_shots_and_the_class_order(tmp_path, monkeypatch):
+    records = [toy.run(tmp_path, monkeypatch, m, folder=m, order={"seed": 5})[0] for m in ("zero-shot", "coop", "maple", "lamm")]
+    assert all(record.dataset == records[0].dataset for record in records)
+
+
+def test_torchs_global_generator_decides_nothing(tmp_path, monkeypatch):
+    torch.manual_seed(1)
+    one, first = toy.run(tmp_path, monkeypatch, "maple", folder="one")
+    torch.manual_seed(2)
+    two, second = toy.run(tmp_path, monkeypatch, "maple", folder="two")
+    assert one.facts() == two.facts() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def strategy_of(method: str, tmp_path, **changes):
+    measured = toy.scenario(**changes)
+    dataset = toy.dataset()
+    parts = split(measured, dataset, measured.shots[0], 1)
+    card = card_for(measured, method)
+    model = build(card, tiny_clip(), parts.names, parts.experiences, shots=4, train_label_space=measured.train_label_space, seed=1)
+    recorder = train.Recorder(measured.label_spaces)
+    sources = train.sources(model, dataset, parts, card.training, 1, tmp_path / "cache")
+    return train.PromptTuning(model=model, training=card.training, sources=sources, seed=7, plugins=[recorder]), benchmark(parts), recorder
+
+
+@pytest.mark.parametrize("method, part", [("lamm", "labels.z"), ("coop+lamm", "labels.z"), ("maple+lamm", "labels.z"), ("coop-16-csc", "context.v")])
+def test_what_was_learned_for_old_classes_is_frozen_to_the_bit(tmp_path, method, part):
+    """Weight decay and momentum included: a decay of 0.4 would shrink the vectors visibly."""
+    heavy = {method: toy.OVERRIDES[method] | {"training": toy.SMALL | {"weight_decay": 0.4, "momentum": 0.9}}}
+    strategy, streams, _ = strategy_of(method, tmp_path, overrides=heavy)
+    first, second = streams.train_stream
+    strategy.train(first)
+    vectors = strategy.model.get_submodule(part)
+    old, start = vectors(range(4)).detach().clone(), vectors.start[4:7]
+    strategy.train(second)
+    assert torch.equal(vectors(range(4)), old) and not torch.equal(vectors(range(4)), vectors.start[:4])
+    assert not torch.equal(vectors(range(4, 7)), start)
+
+
+def test_lamms_text_features_of_set_1_are_the_same_bits_after_set_2(tmp_path):
+    strategy, streams, _ = strategy_of("lamm", tmp_path)
+    first, second = streams.train_stream
+    strategy.train(first)
+    features = strategy.model.eval().classifier.features(None, range(4)).clone()
+    strategy.train(second)
+    assert torch.equal(strategy.model.eval().classifier.features(None, range(4)), features)
+
+
+def test_testing_the_future_does_not_reveal_its_classes(tmp_path):
+    strategy, streams, _ = strategy_of("lamm", tmp_path)
+    strategy.train(streams.train_stream[0])
+    strategy.eval(streams.test_stream)
+    assert strategy.model.learned == 1 and len(strategy.model.labels.z.parts) == 1
+
+
+def test_every_experience_gets_its_own_warm_up_and_a_fresh_optimizer(tmp_path):
+    strategy, streams, _ = strategy_of("coop", tmp_path)
+    training = strategy.training
+    rates, optimizers = [], []
+
+    class Spy(train.SupervisedPlugin):
+        def before_training_iteration(self, strategy, **_):
+            rates.append(strategy.optimizer.param_groups[0]["lr"])
+            optimizers.append(strategy.optimizer)
+
+    strategy.plugins.append(Spy())
+    for experience in streams.train_stream:
+        strategy.train(experience)
+    batches = [2, 2]  # 16 and 12 images, batch 8
+    expected = [[train.learning_rate(training, e)] * n for n in batches for e in range(2)]
+    assert rates == sum(expected, [])
+    assert rates[0] == rates[4] == training.warmup.lr == 1e-5
+    assert optimizers[0] is optimizers[3] and optimizers[4] is not optimizers[3]
+
+
+def test_an_added_evaluation_does_not_change_the_training(tmp_path):
+    quiet, streams, _ = strategy_of("maple", tmp_path)
+    quiet.train(streams.train_stream[0])
+    watched, streams, _ = strategy_of("maple", tmp_path)
+    watched.eval(streams.test_stream)
+
+    class Curious(train.SupervisedPlugin):
+        def after_training_epoch(self, strategy, **_):
+            strategy.eval(streams.test_stream)
+
+    watched.plugins.append(Curious())
+    watched.train(streams.train_stream[0])
+    for one, two in zip(quiet.model.parameters(), watched.model.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+class Answers(torch.nn.Module):
+    """A model whose logits are written down: 3 classes, {0, 1} then {2}."""
+
+    experiences = [range(0, 2), range(2, 3)]
+
+    def __init__(self, learned: int):
+        super().__init__()
+        self.learned = learned
+
+
+def counted(learned: int, tested: int, logits: list[list[float]], targets: list[int]) -> dict[str, Count]:
+    recorder = train.Recorder(("own", "joint"))
+    experience = type("Experience", (), {"current_experience": tested - 1, "samples": targets})
+    strategy = type("Strategy", (), {"model": Answers(learned), "experience": experience, "mb_y": torch.tensor(targets), "mb_output": torch.tensor(logits)})
+    recorder.before_eval_exp(strategy)
+    recorder.after_eval_iteration(strategy)
+    recorder.after_eval_exp(strategy)
+    return {count.label_space: count for count in recorder.counts}
+
+
+def test_own_and_joint_label_spaces_by_hand():
+    # class:        0    1    2
+    logits = [[3.0, 1.0, 2.0],  # 0: right in both
+              [1.0, 0.0, 2.0],  # 0: right among {0, 1}, but 2 wins when it competes
+              [3.0, 1.0, 2.0],  # 1: wrong in both
+              [0.0, 1.0, 0.5]]  # 1: right in both  # fmt: skip
+    targets = [0, 0, 1, 1]
+    both = counted(2, 1, logits, targets)
+    assert (both["own"].correct, both["own"].correct_per_class) == (3, (2, 1))
+    assert (both["joint"].correct, both["joint"].correct_per_class) == (2, (1, 1))
+    early = counted(1, 1, logits, targets)  # class 2 is not learned yet: it cannot compete
+    assert early["own"].correct == early["joint"].correct == 3
+
+
+def test_joint_is_undefined_for_what_is_not_learned_yet_and_own_is_not():
+    cells = counted(1, 2, [[3.0, 1.0, 2.0]], [2])
+    assert cells["joint"].correct is None and cells["joint"].correct_per_class is None and cells["joint"].total == 1
+    assert cells["own"].correct == 1  # the only class of its experience
+
+
+def test_all_seen_classes_compete_in_the_loss_if_the_scenario_says_so(tmp_path):
+    for space, width in (("experience", 3), ("seen", 7)):
+        strategy, streams, _ = strategy_of("lamm", tmp_path, train_label_space=space)
+        for experience in streams.train_stream:
+            strategy.train(experience)
+        strategy.model.train()
+        strategy.model.settle()
+        out, terms = strategy.model.loss(torch.randn(5, 16), torch.tensor([4, 5, 6, 4, 4]))
+        assert out.logits.shape == (5, width) and set(terms) == {"cross_entropy", "parameter", "feature", "logit"}
+        assert all(torch.isfinite(term) for term in terms.values())
+
+
+def test_in_training_classes_out_of_play_are_masked_in_the_full_width_logits(tmp_path):
+    strategy, streams, _ = strategy_of("coop", tmp_path)
+    for experience in streams.train_stream:
+        strategy.train(experience)
+    strategy.model.train()
+    logits = strategy.model(torch.randn(2, 16))
+    assert logits.shape == (2, 7) and (logits[:, :4] < -1e30).all() and (logits[:, 4:] > -1e4).all()
+
+
+def test_features_from_the_bank_are_those_of_the_tower(tmp_path):
+    strategy, streams, _ = strategy_of("coop", tmp_path)
+    source = strategy.sources["test"]
+    ids = torch.tensor([5, 0, 62, 5])
+    torch.testing.assert_close(source.batch(ids, 3), tiny_clip().image(source.pixels.batch(ids, 3)), atol=1e-6, rtol=0)
+
+
+def test_a_damaged_entry_of_the_bank_is_found_and_rebuilt_with_the_same_bytes(tmp_path):
+    strategy, _, _ = strategy_of("coop", tmp_path)
+    strategy.sources["test"].matrix(0)
+    (path,) = (tmp_path / "cache" / "features").rglob("*.npy")
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-4] + b"\0\1\2\3")
+    strategy, _, _ = strategy_of("coop", tmp_path)
+    strategy.sources["test"].matrix(0)
+    assert path.read_bytes() == whole
+
+
+def test_augmentation_is_a_function_of_seed_epoch_and_sample_alone(tmp_path):
+    from lamm_cl.features import Augmentation, Pixels
+
+    def pixels(seed: int, ids: list[int], epoch: int) -> torch.Tensor:
+        return Pixels(toy.dataset().train, tiny_clip(), Augmentation(seed)).batch(torch.tensor(ids), epoch)
+
+    one = pixels(1, [3, 4], 0)
+    assert torch.equal(one[1], pixels(1, [4], 0)[0])
+    assert not torch.equal(one[1], pixels(1, [4], 1)[0]) and not torch.equal(one[1], pixels(2, [4], 0)[0])
+
+
+def test_zero_shot_has_nothing_to_train(tmp_path, monkeypatch):
+    record, learned = toy.run(tmp_path, monkeypatch, "zero-shot")
+    assert learned == {} and record.model.trainable == (0, 0)
+    R = record.accuracy("own")
+    assert (R == R[0]).all()
+
+
+def test_the_record_says_which_images_were_chosen(tmp_path, monkeypatch):
+    record, _ = toy.run(tmp_path, monkeypatch, "coop")
+    labels = toy.dataset().train.labels
+    for classes, ids in zip((range(0, 4), range(4, 7)), record.dataset.chosen, strict=True):
+        assert np.bincount(labels[list(ids)], minlength=7)[list(classes)].tolist() == [4] * len(classes)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("method", ["coop", "maple", "lamm", "coop+lamm", "comma", "coop-16-csc"])
+@pytest.mark.parametrize("moment", range(1, 6))
+def test_a_run_killed_after_any_epoch_continues_to_the_same_bytes(tmp_path, monkeypatch, method, moment):
+    changes = {"overrides": {method: toy.OVERRIDES[method] | {"training": toy.SMALL | {"epochs": 3}}}}
+    whole, tensors = toy.run(tmp_path, monkeypatch, method, folder="whole", **changes)
+    saved = []
+
+    def dying_write(*arguments):
+        train_write(*arguments)
+        saved.append(arguments[2].epochs)
+        if len(saved) == moment:
+            raise Killed
+
+    train_write = train.write_state
+    monkeypatch.setattr(train, "write_state", dying_write)
+    with pytest.raises(Killed):
+        toy.run(tmp_path, monkeypatch, method, folder="cut", save_every=0, **changes)
+    monkeypatch.setattr(train, "write_state", train_write)
+    assert not (tmp_path / "cut" / "record.json").exists()
+    resumed, again = toy.run(tmp_path, monkeypatch, method, folder="cut", **changes)
+    assert resumed.facts() == whole.facts()
+    assert all(torch.equal(tensors[name], again[name]) for name in tensors)
+    assert not (tmp_path / "cut" / "state").exists()
+
+
+def killed_run(tmp_path, monkeypatch, method="coop", **changes):
+    def dying_write(*arguments):
+        train_write(*arguments)
+        raise Killed
+
+    train_write = train.write_state
+    monkeypatch.setattr(train, "write_state", dying_write)
+    with pytest.raises(Killed):
+        toy.run(tmp_path, monkeypatch, method, save_every=0, **changes)
+    monkeypatch.setattr(train, "write_state", train_write)
+    return tmp_path / "run" / "state" / "state.safetensors"
+
+
+def test_a_state_of_another_configuration_is_refused_with_the_field(tmp_path, monkeypatch):
+    killed_run(tmp_path, monkeypatch)
+    other = {"coop": {"training": toy.SMALL | {"lr": 0.5}}}
+    with pytest.raises(UserError, match="state.safetensors: card hash: the unfinished run has"):
+        toy.run(tmp_path, monkeypatch, "coop", overrides=other)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b[:-3] + bytes(3), lambda b: b"", lambda b: b"rubbish" * 40])
+def test_a_damaged_state_costs_time_and_nothing_else(tmp_path, monkeypatch, damage):
+    whole, _ = toy.run(tmp_path, monkeypatch, "coop", folder="whole")
+    path = killed_run(tmp_path, monkeypatch)
+    path.write_bytes(damage(path.read_bytes()))
+    assert toy.run(tmp_path, monkeypatch, "coop")[0].facts() == whole.facts()
