@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 
 FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
 RESULTS = "results folder of a scenario, as results/demo"
-KINDS = ("degradation", "degradation-per-dataset", "incremental", "base-to-new", "few-shot", "ablation", "cost")
+KINDS = (
+    *("degradation", "degradation-per-dataset", "incremental", "base-to-new", "ablation", "domain-generalisation"),
+    *("cost", "few-shot"),
+)
+FIGURES = ("forgetting", "incremental", "matrix", "few-shot", "class-drops", "cost")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,7 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     _run_parser(commands)
     _table_parser(commands)
     _plot_parser(commands)
-
+    _compare_parser(commands)
+    _report_parser(commands)
     _list_parser(commands)
     _show_parser(commands)
     return parser
@@ -110,7 +115,13 @@ def _run_parser(commands: argparse._SubParsersAction) -> None:
     run.add_argument("--dataset", **many, metavar="DATASET", help="a dataset")
     run.add_argument("--seed", **many, type=_seed, metavar="SEED", help="a seed")
     run.add_argument("--shots", **many, type=_shots, metavar="K", help="training images per class, or full")
-    run.add_argument("--backbone", metavar="ARCH[:WEIGHTS]", help="instead of the scenario's (WEIGHTS: openai)")
+    run.add_argument(
+        "--backbone",
+        metavar="ARCH[:WEIGHTS]",
+        help="instead of the scenario's; WEIGHTS: a tag from 'lamm-cl list backbones' (default: openai) or a file; "
+        "or hf-hub:OWNER/NAME",
+    )
+    run.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="of the frozen towers (default: fp32)")
     run.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the datasets (default: $LAMM_CL_DATA)")
     run.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
     run.add_argument(
@@ -131,7 +142,7 @@ def _table_parser(commands: argparse._SubParsersAction) -> None:
     )
     table.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help=RESULTS)
     table.add_argument("--kind", default="degradation", choices=KINDS, metavar="KIND", help=", ".join(KINDS))
-    table.add_argument("--format", default="terminal", choices=("terminal", "md", "csv", "tex"), help="how")
+    table.add_argument("--format", default="terminal", choices=("terminal", "md", "csv", "tex", "html"), help="how")
     table.add_argument("--write", action="store_true", help="also write the files of RESULTS/tables")
     table.set_defaults(command=_table)
 
@@ -140,14 +151,39 @@ def _plot_parser(commands: argparse._SubParsersAction) -> None:
     plot = commands.add_parser(
         "plot",
         help="draw results",
-        description="Draw forgetting curves and accuracy matrices as PNG and SVG; several RESULTS in one figure.",
+        description="Draw curves, matrices, class drops and costs as PNG, SVG and PDF; several RESULTS in one figure.",
     )
     plot.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help=RESULTS)
-    plot.add_argument("--kind", choices=("forgetting", "matrix", "few-shot"), help="default: all that fit")
-    plot.add_argument("--label-space", choices=("own", "joint"), default="own", help="default: own")
+    plot.add_argument("--kind", choices=FIGURES, metavar="KIND", help=f"{', '.join(FIGURES)}; default: all that fit")
+    plot.add_argument("--label-space", choices=("own", "joint"), help="default: the figure's, if scored")
     plot.add_argument("--shots", type=_shots, metavar="K", help="where there are several (default: the most)")
     plot.add_argument("--output", type=Path, metavar="DIR", help="default: RESULTS/figures, of several ./figures")
     plot.set_defaults(command=_plot)
+
+
+def _compare_parser(commands: argparse._SubParsersAction) -> None:
+    compare = commands.add_parser(
+        "compare",
+        help="tell whether a difference is one",
+        description="Paired differences per dataset and seed, with a bootstrap interval and the numbers of wins, ties "
+        "and losses: of one RESULTS' methods to a baseline, or of several RESULTS to the first.",
+    )
+    compare.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help=RESULTS)
+    compare.add_argument("--baseline", metavar="METHOD", help="a method of the first RESULTS (alone: its first)")
+    compare.add_argument("--format", default="terminal", choices=("terminal", "md", "csv", "tex", "html"), help="how")
+    compare.set_defaults(command=_compare)
+
+
+def _report_parser(commands: argparse._SubParsersAction) -> None:
+    report = commands.add_parser(
+        "report",
+        help="write one HTML page about results",
+        description="Write one HTML file with tables, curves, definitions and provenance, which asks no network for "
+        "anything. Needs: pip install 'lamm-cl[report]'.",
+    )
+    report.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help=RESULTS)
+    report.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: RESULTS/report.html")
+    report.set_defaults(command=_report)
 
 
 def _list_parser(commands: argparse._SubParsersAction) -> None:
@@ -220,9 +256,8 @@ def _planned(args: argparse.Namespace) -> "list[Run]":
         if method.endswith(".yaml"):
             scenario, method = config.with_card(scenario, method)
         methods.append(method)
-    if args.backbone:
-        architecture, _, weights = args.backbone.partition(":")
-        scenario = config.replace_backbone(scenario, architecture, weights or "openai")
+    if args.backbone or args.precision:
+        scenario = config.replace_backbone(scenario, args.backbone, args.precision)
     lists = {"datasets": args.dataset, "methods": methods, "shots": args.shots, "seeds": args.seed}
     runs = sweep.plan(scenario, args.results, **{name: list(dict.fromkeys(given)) for name, given in lists.items()})
     _check_names(scenario, runs, _data_root(args))
@@ -427,55 +462,64 @@ def _duration(seconds: float) -> str:
 
 
 def _table(args: argparse.Namespace) -> int:
-    from lamm_cl import report
+    from lamm_cl import report, tables
 
-    published = _published(args.results)
-    tables = report.tables(args.results, args.kind, published)
-    if args.format == "terminal":
-        for table in tables:
-            _console().print(report.to_terminal(table))
-    else:
-        render = {"md": report.to_markdown, "csv": report.to_csv, "tex": report.to_latex}[args.format]
-        sys.stdout.write(render(tables))
+    shown = tables.tables(args.results, args.kind)
+    _print_tables(shown, args.format)
     for folder in args.results if args.write else ():
-        for path in report.write_tables(folder, _published([folder])):
+        for path in report.write_tables(folder):
             _say(f"wrote {path}")
     return 0
 
 
-def _published(results: Sequence[Path]) -> list:
-    """What the cards of these runs say their papers published on class-incremental learning (LAMM's Table 2)."""
-    from lamm_cl import records, report
+def _print_tables(shown: Sequence, form: str) -> None:
+    from lamm_cl import report
 
-    found = {}
-    for record in (record for folder in results for record in records.records_in(folder)):
-        table = record.card.get("published", {}).get("table2_class_incremental")
-        if table:
-            sets = tuple(dict(zip(table["columns"], table[key], strict=True)) for key in ("set1", "set2"))
-            average = table["average"]["degradation"]
-            found[record.run.method] = report.Published(record.card["name"], table["source"], sets, average)
-    return list(found.values())
+    if form == "terminal":
+        for table in shown:
+            _console().print(report.to_terminal(table))
+    else:
+        sys.stdout.write(report.RENDERERS[form](shown))
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from lamm_cl.compare import compare
+
+    found = compare(args.results, args.baseline)
+    if len(args.results) > 1 and args.format == "terminal":
+        _say("\n".join(("changed:", *found.changes) if found.changes else ("nothing changed",)))
+    _print_tables(found.tables, args.format)
+    return 0
 
 
 def _plot(args: argparse.Namespace) -> int:
     from lamm_cl import plots
-    from lamm_cl.records import runs_in
+    from lamm_cl.records import Unfit, runs_in
 
     output = args.output or (args.results[0] / "figures" if len(args.results) == 1 else Path("figures"))
     several_shots = any(len(runs_in(folder)) > 1 for folder in args.results)
-    kinds = [args.kind] if args.kind else ["forgetting", "matrix", *(["few-shot"] if several_shots else [])]
+    kinds = [args.kind] if args.kind else [kind for kind in plots.FIGURES if kind != "few-shot" or several_shots]
     for kind in kinds:
-        if kind == "few-shot":
-            paths = plots.plot_few_shot(args.results, output / "few_shot")
-        else:
-            draw, stem = {
-                "forgetting": (plots.plot_forgetting, "forgetting_curves"),
-                "matrix": (plots.plot_matrix, "accuracy_matrix"),
-            }[kind]
-            suffix = "" if args.label_space == "own" else f"_{args.label_space}"
-            paths = draw(args.results, output / f"{stem}{suffix}", label_space=args.label_space, shots=args.shots)
+        draw, stem = plots.FIGURES[kind]
+        options = {"label_space": args.label_space} | ({} if kind == "few-shot" else {"shots": args.shots})
+        suffix = f"_{args.label_space}" if args.label_space else ""
+        try:
+            paths = draw(args.results, output / f"{stem}{suffix}", **options)
+        except Unfit:
+            if args.kind:
+                raise
+            continue
         for path in paths:
             _say(f"wrote {path}")
+    return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from lamm_cl import page
+
+    several = len(args.results) > 1
+    output = args.output or (Path("report.html") if several else args.results[0] / "report.html")
+    _say(f"wrote {page.write_page(args.results, output)}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The frozen CLIP: two towers that accept prompts.  The only file that imports open_clip.
+"""The frozen CLIP: two towers that accept prompts.  This file and backbones.py, which finds the weights, import open_clip.
 
 Letters used everywhere: B images, C classes, c classes in play, n context tokens, k label tokens, L text length (77),
 d text width, w image width, D joint width.
@@ -9,7 +9,7 @@ from . import vision  # noqa: F401  first: it makes torchvision importable
 # isort: split
 import hashlib
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import wraps
 
 import open_clip
 import torch
@@ -17,11 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import transformer
-from .config import Backbone
-from .errors import UserError, did_you_mean
+from .errors import UserError
 
-EMBEDDED = "lamm-cl-mini"
-MINI = Path(__file__).parent / "mini" / "model"
+LOWER = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
@@ -40,6 +38,17 @@ class Prompts:
         return Prompts(self.first[at], self.deep, classes)
 
 
+def in_precision(step):
+    """A step of a tower, computed in the tower's precision."""
+
+    @wraps(step)
+    def computed(self: "FrozenCLIP", *arguments, **options):
+        with torch.autocast(self.device.type, LOWER.get(self.precision), enabled=self.precision in LOWER):
+            return step(self, *arguments, **options)
+
+    return computed
+
+
 class FrozenCLIP:
     """A CLIP whose weights never change.  Not a module: it is neither trained, nor counted, nor saved with a method."""
 
@@ -54,12 +63,14 @@ class FrozenCLIP:
         self.length = model.positional_embedding.shape[0]
         self.depth = len(model.transformer.resblocks)
         self.is_vit = hasattr(model.visual, "transformer")
+        self.activation = ""  # QuickGELU or GELU: weights alone do not tell
+        self.precision = "fp32"  # in which the towers compute; features leave them as float32
 
     @property
     def w(self) -> int:
         """Width of the image tower; only a vision transformer can be prompted."""
         if not self.is_vit:
-            raise UserError("this method puts prompts into the image tower and needs a vision transformer, not a ResNet")
+            raise UserError("this method puts prompts into the image tower and needs a vision transformer (ViT), not a ResNet or ConvNeXt")
         return self.model.visual.class_embedding.shape[0]
 
     @property
@@ -96,28 +107,33 @@ class FrozenCLIP:
         """Token ids (N, L) -> input vectors of the text tower (N, L, d), without positions."""
         return self.model.token_embedding(tokens)
 
+    @in_precision
     def prefix(self, vectors: Tensor, deep: list[Tensor] = ()) -> transformer.Prefix:
         """The part all prompts share, (N, P, d) -> its keys and values.  `deep[i]` (n, d) takes positions 1..n of block i+1."""
         x = vectors + self.model.positional_embedding[: vectors.shape[1]]
         return transformer.run_prefix(self.model.transformer.resblocks, x, list(deep), start=1)
 
+    @in_precision
     def text(self, prefix: transformer.Prefix, suffix: Tensor, eot: Tensor) -> Tensor:
         """Behind the prefix: suffix (N, S, d), EOT at position `eot` (N,) of the whole prompt -> unit features (N, D)."""
         P = prefix.length
         x = suffix + self.model.positional_embedding[P : P + suffix.shape[1]]
         return self.read(transformer.run_suffix(self.model.transformer.resblocks, x, prefix, eot - P))
 
+    @in_precision
     def tokens(self, prompts: Tensor, deep: list[Tensor] = ()) -> Tensor:
         """The plain tower: prompts (N, L, d) -> the last block's output at every position (N, L, d)."""
         x = prompts + self.model.positional_embedding[: prompts.shape[1]]
         return transformer.run(self.model.transformer.resblocks, x, list(deep), start=1, causal=True)
 
+    @in_precision
     def read(self, x: Tensor) -> Tensor:
         """The last block's output at EOT (..., d) -> unit features (..., D)."""
-        return F.normalize(self.model.ln_final(x) @ self.model.text_projection, dim=-1)
+        return F.normalize((self.model.ln_final(x) @ self.model.text_projection).float(), dim=-1)
 
     # --- images -------------------------------------------------------------------------------------------------------
 
+    @in_precision
     def image(self, images: Tensor, prompts: Prompts = Prompts()) -> Tensor:
         """Images (B, 3, H, W) -> unit features (B, D).
 
@@ -127,40 +143,14 @@ class FrozenCLIP:
         v = self.model.visual
         if not self.is_vit:
             assert prompts.first is None
-            return F.normalize(v(images), dim=-1)
+            return F.normalize(v(images).float(), dim=-1)
         x = v.conv1(images).flatten(2).transpose(1, 2)  # (B, patches, w)
         x = torch.cat([v.class_embedding.expand(len(x), 1, -1), x], dim=1) + v.positional_embedding
         end = x.shape[1]
         if prompts.first is not None:
             x = torch.cat([x, prompts.first.expand(len(x), -1, -1)], dim=1)
         x = transformer.run(v.transformer.resblocks, v.ln_pre(x), prompts.deep, start=end, causal=False)
-        return F.normalize(v.ln_post(x[:, 0]) @ v.proj, dim=-1)
-
-
-def load(backbone: Backbone) -> FrozenCLIP:
-    """The CLIP that a scenario names: a registered architecture of open_clip, and a weights tag, a file, or "embedded"."""
-    architecture, weights = backbone.architecture, backbone.weights
-    open_clip.add_model_config(MINI / f"{EMBEDDED}.json")
-    if architecture not in open_clip.list_models():
-        near = did_you_mean(architecture, open_clip.list_models())
-        raise UserError(f"backbone: architecture: {architecture!r} is not in open_clip's registry{near}")
-    half = (0.5, 0.5, 0.5)
-    options = dict(image_mean=half, image_std=half) if architecture == EMBEDDED else {}
-    if weights == "embedded":
-        if architecture != EMBEDDED:
-            raise UserError(f"backbone: weights: 'embedded' are those of {EMBEDDED!r}, not of {architecture!r}")
-        return create(architecture, str(MINI / f"{EMBEDDED}.safetensors"), **options)
-    tag = open_clip.get_pretrained_cfg(architecture, weights)
-    if not tag and not Path(weights).is_file():
-        tags = open_clip.list_pretrained_tags_by_model(architecture)
-        known = f"a tag of {architecture} ({', '.join(tags)})" if tags else f"a tag ({architecture} has none)"
-        raise UserError(f"backbone: weights: {weights!r} is neither a file nor {known}{did_you_mean(weights, tags)}")
-    return create(architecture, weights, force_quick_gelu=bool(tag and tag.get("quick_gelu")), **options)
-
-
-def create(architecture: str, weights: str, **options) -> FrozenCLIP:
-    model, _, preprocess = open_clip.create_model_and_transforms(architecture, pretrained=weights, **options)
-    return FrozenCLIP(model, open_clip.get_tokenizer(architecture), preprocess, hash_of(model.state_dict()))
+        return F.normalize((v.ln_post(x[:, 0]) @ v.proj).float(), dim=-1)
 
 
 def hash_of(tensors: dict[str, Tensor]) -> str:

@@ -39,6 +39,9 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 Rate = Annotated[float, Field(gt=0, le=10**6)]
 
 
+HUB = "hf-hub:"  # what a backbone from the Hugging Face hub starts with
+
+
 def _to_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -96,10 +99,21 @@ class Facts(BaseModel):
 
 
 class Backbone(Facts):
-    """An open_clip architecture and its weights: a tag of open_clip, a file, or "embedded"."""
+    """An open_clip architecture and its weights: a tag of open_clip, a file, or "embedded".
+
+    A repository of the Hugging Face hub, {architecture: "hf-hub:owner/name", weights: hub}, brings both. In a precision
+    below fp32 the frozen towers compute under autocast.
+    """
 
     architecture: Annotated[str, StringConstraints(min_length=1, max_length=500)]
     weights: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _hub_brings_both(self) -> "Backbone":
+        if self.architecture.startswith(HUB) != (self.weights == "hub"):
+            raise PydanticCustomError("hub", "architecture {hub}OWNER/NAME goes with weights 'hub'", {"hub": HUB})
+        return self
 
 
 class OrderSeed(Facts):
@@ -285,9 +299,19 @@ def with_card(scenario: Scenario, path: str | Path) -> tuple[Scenario, str]:
     return scenario.model_copy(update={"overrides": overrides}), card.key
 
 
-def replace_backbone(scenario: Scenario, architecture: str, weights: str) -> Scenario:
-    """The scenario on another backbone."""
-    backbone = _validated(Backbone, {"architecture": architecture, "weights": weights}, "--backbone")
+def replace_backbone(scenario: Scenario, named: str | None, precision: str | None) -> Scenario:
+    """The scenario on another backbone, ARCH:WEIGHTS or hf-hub:OWNER/NAME, or in another precision; None: as it is.
+
+    ARCH alone means OpenAI's weights, or for the embedded architecture its own.
+    """
+    facts = scenario.backbone.model_dump()
+    if named and named.startswith(HUB):
+        facts |= {"architecture": named, "weights": "hub"}
+    elif named:
+        architecture, _, weights = named.partition(":")
+        own = "embedded" if architecture == "lamm-cl-mini" else "openai"
+        facts |= {"architecture": architecture, "weights": weights or own}
+    backbone = _validated(Backbone, facts | ({"precision": precision} if precision else {}), "--backbone")
     return scenario.model_copy(update={"backbone": backbone})
 
 

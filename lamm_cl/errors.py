@@ -10,5 +10,6 @@ class UserError(Exception):
 
 def did_you_mean(word: object, choices: Iterable[object]) -> str:
     """"; did you mean 'coop'?" for the nearest of the choices, "" if none is near."""
-    near = get_close_matches(str(word).lower(), {str(choice) for choice in choices}, n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    spelling = {str(choice).lower(): str(choice) for choice in choices}
+    near = get_close_matches(str(word).lower(), spelling, n=1)
+    return f"; did you mean '{spelling[near[0]]}'?" if near else ""

@@ -1,4 +1,4 @@
-"""Records -> figures: forgetting curves, accuracy matrices, few-shot curves.
+"""Records -> figures: curves, accuracy matrices, what was forgotten, what it cost. PNG, SVG and PDF.
 
 One style for all: drawn at the size of a page, so that 7 pt stays 7 pt; every method keeps its colour, marker and line
 style in every figure (they differ in shape, too: the figures survive greyscale and colour blindness). Matplotlib's
@@ -22,10 +22,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from lamm_cl import metrics
+from lamm_cl import metrics, palette
 from lamm_cl.errors import UserError
 from lamm_cl.files import write_atomic
-from lamm_cl.records import Record, Runs, by_size, runs_in
+from lamm_cl.records import Record, Runs, Unfit, by_size, runs_in
 
 STYLE = {
     "font.size": 7.5,
@@ -51,13 +51,9 @@ STYLE = {
     "lines.markersize": 4.2,
     "text.parse_math": False,  # a name may hold a $
     "savefig.dpi": 300,
+    "pdf.fonttype": 42,  # TrueType: journals refuse Type 3
     "svg.hashsalt": "lamm-cl",  # without it the ids inside an SVG change from run to run
 }
-KNOWN = ("zero-shot", "coop", "cocoop", "maple", "comma", "lamm", "coop+lamm", "maple+lamm")
-# Distinct for the common forms of colour blindness and, beside each other, in lightness; dark enough for small text.
-COLOURS = ("#858585", "#bf4a00", "#aa4499", "#2fa7cc", "#8a7a00", "#332288", "#882255", "#117733")
-OTHER_COLOURS = ("#cc6677", "#000000", "#44aa99", "#b07d10", "#661100", "#5577cc")
-MARKERS = "xo^sPDv*<>ph8d"
 DOTTED, DASHED, DASH_DOT, DASH_DOT_DOT = (0, (1, 1)), (0, (4, 1.2)), (0, (4, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1))
 DASHES = (DOTTED, "-", DASHED, DASH_DOT, DASH_DOT_DOT, "-", DASHED, DASH_DOT)
 SOURCE_DASHES = ("-", DASHED, DOTTED, DASH_DOT)  # with several results folders, dashes tell the folders apart
@@ -65,6 +61,8 @@ PANELS_PER_ROW = 5
 WIDTH = 7.0  # inches: the text of a two-column page
 SMALL = 6.5  # pt: the numbers inside panels
 UNLEARNED = "#f1f1f1"
+MOST_CLASSES = 12  # in a panel of class drops
+DROPS_PER_ROW = 3
 MOST_SETS = 3  # with more experiences than this, sets do not get a row of panels each
 ALL_SETS = "accuracy on all\nsets learned (%)"
 Values = list[np.ndarray]  # one array per finished seed
@@ -95,19 +93,20 @@ class Curve:
 
 
 def plot_forgetting(
-    results: Sequence[Path], out_stem: Path, label_space: str = "own", shots: int | str | None = None
+    results: Sequence[Path], out_stem: Path, label_space: str | None = None, shots: int | str | None = None
 ) -> list[Path]:
-    """Accuracy of each set against the number of experiences learned: out_stem.png and out_stem.svg.
+    """Accuracy of each set against the number of experiences learned: out_stem.png, .svg and .pdf.
 
     A column of panels per dataset, and one for their average; rows as in `_rows`. Bands are one standard deviation over
     seeds; the numbers at the right edge are the change since the set was learned. `shots`: which, if the records hold
-    several (default: the most).
+    several (default: the most). `label_space`: default own, if scored.
     """
     compared = _compared(results, shots)
+    label_space = label_space or _space(compared, "own")
     curves = _curves(compared)
     T = max(runs.experiences for runs in compared)
     rows = _rows(T, label_space)
-    numbered = T > 1 and len(compared) == 1 and len(curves) <= len(KNOWN)
+    numbered = T > 1 and len(compared) == 1 and len(curves) <= len(palette.KNOWN)
     with matplotlib.rc_context(STYLE):
         figure, grid = _panels(_places(compared), list(rows), "experiences learned")
         for (place, row), axes in grid.items():
@@ -127,11 +126,107 @@ def plot_forgetting(
         return _save(figure, out_stem)
 
 
+def plot_incremental(
+    results: Sequence[Path], out_stem: Path, label_space: str | None = None, shots: int | str | None = None
+) -> list[Path]:
+    """Accuracy on all classes learned so far against the number of experiences learned; joint label space, if scored.
+
+    The mean of a curve is the average incremental accuracy.
+    """
+    compared = _compared(results, shots)
+    label_space = label_space or _space(compared, "joint")
+    curves = _curves(compared)
+    T = max(runs.experiences for runs in compared)
+
+    def learned(record: Record) -> np.ndarray:
+        return metrics.incremental(record.accuracy(label_space), record.dataset.test_images)
+
+    with matplotlib.rc_context(STYLE):
+        figure, grid = _panels(_places(compared), ["accuracy on classes\nlearned so far (%)"], "experiences learned")
+        for (place, _), axes in grid.items():
+            for curve in curves:
+                mean, std = _mean_std(curve.values(place, learned))
+                _line(axes, curve, np.arange(1, mean.size + 1), mean, std)
+            _experience_axis(axes, T, 0, first=1)
+            _limits(axes)
+        _legend(figure, curves, f"{label_space} label space, {_shots(compared)}, {_seeds(curves)}")
+        return _save(figure, out_stem)
+
+
+def plot_class_drops(
+    results: Sequence[Path], out_stem: Path, label_space: str | None = None, shots: int | str | None = None
+) -> list[Path]:
+    """Which classes are forgotten: of each dataset the dozen that lost most, on average over the methods.
+
+    In points, since the class was learned; those of the last experience cannot lose. Raises Unfit where no class
+    was counted.
+    """
+    compared = _compared(results, shots)
+    label_space = label_space or _space(compared, "own")
+    curves = _curves(compared)
+    drops = {place: _drops(curves, place, label_space) for place in _places(compared) if place}
+    drops = {place: found for place, found in drops.items() if found}
+    if not drops:
+        raise Unfit(f"{results[0]}: class-drops: no counts per class, or nothing changed")
+    with matplotlib.rc_context(STYLE | {"axes.grid.axis": "x"}):
+        rows = -(-len(drops) // DROPS_PER_ROW)
+        columns = -(-len(drops) // rows)
+        figure = Figure((max(3.6, WIDTH * columns / DROPS_PER_ROW), 0.4 + 2.3 * rows), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes in grid.flat[len(drops) :]:
+            axes.set_axis_off()
+        for axes, (place, found) in zip(grid.flat, drops.items(), strict=False):
+            for i, (_, lost) in enumerate(found):
+                for curve, points in zip(curves, lost, strict=True):
+                    axes.plot(points, -i, **curve.style() | {"linestyle": "none"})
+            axes.set_yticks(-np.arange(len(found)), [_shortened(name) for name, _ in found])
+            axes.axvline(0, color="#666666", linewidth=0.8, zorder=1)
+            axes.set_title(_wrapped(place))
+            axes.set_xlabel("accuracy lost (points)")
+        note = f"the classes that lost most since they were learned, {label_space} label space, {_shots(compared)}, "
+        _legend(figure, curves, note + _seeds(curves).partition(",")[0])
+        return _save(figure, out_stem)
+
+
+def plot_cost(
+    results: Sequence[Path], out_stem: Path, label_space: str | None = None, shots: int | str | None = None
+) -> list[Path]:
+    """Last accuracy, averaged over the datasets, against the parameters that learn and the seconds of a run."""
+    compared = _compared(results, shots)
+    label_space = label_space or _space(compared, "joint")
+    curves = _curves(compared)
+    axes_of = {
+        "trainable parameters": lambda record: record.model.trainable[-1],
+        "seconds a run": lambda record: sum(record.measured.seconds.values()),
+    }
+
+    def last(record: Record) -> float:
+        return metrics.last_accuracy(record.accuracy(label_space), record.dataset.test_images)
+
+    with matplotlib.rc_context(STYLE | {"axes.grid.axis": "both"}):
+        figure = Figure((5.0, 2.3), layout="constrained")
+        for axes, (name, cost) in zip(figure.subplots(1, 2, sharey=True), axes_of.items(), strict=True):
+            points = []
+            for curve in curves:
+                (x, _), (y, error) = (_mean_std(curve.values(None, metric)) for metric in (cost, last))
+                if x.size:
+                    points.append(float(x))
+                    axes.errorbar(x, y, error, **curve.style() | {"linestyle": "none"}, elinewidth=0.8)
+            _cost_axis(axes, points)
+            axes.set_xlabel(name)
+        figure.axes[0].set_ylabel("last accuracy (%)")
+        _limits(figure.axes[0])
+        note = f"average over datasets, {label_space} label space, {_shots(compared)}, {_seeds(curves)}"
+        _legend(figure, curves, note.replace("band:", "bar:"))
+        return _save(figure, out_stem)
+
+
 def plot_matrix(
-    results: Sequence[Path], out_stem: Path, label_space: str = "own", shots: int | str | None = None
+    results: Sequence[Path], out_stem: Path, label_space: str | None = None, shots: int | str | None = None
 ) -> list[Path]:
     """Accuracy matrices, mean over seeds: rows experiences learned, columns the set tested; hatched is undefined."""
     compared = _compared(results, shots)
+    label_space = label_space or _space(compared, "own")
     curves = _curves(compared)
     datasets = [place for place in _places(compared) if place]
     T = max(runs.experiences for runs in compared)
@@ -154,12 +249,20 @@ def plot_matrix(
         return _save(figure, out_stem)
 
 
-def plot_few_shot(results: Sequence[Path], out_stem: Path) -> list[Path]:
-    """Accuracy on all classes after the last experience against training images per class; a panel per dataset."""
+def plot_few_shot(results: Sequence[Path], out_stem: Path, label_space: str | None = None) -> list[Path]:
+    """Accuracy on all classes after the last experience against training images per class; a panel per dataset.
+
+    Gao et al. (LAMM), AAAI 2024, Figure 3.
+    """
     folders = [runs_in(folder) for folder in results]
     every = [runs for folder in folders for runs in folder]
+    label_space = label_space or _space(every, "joint")
     levels = sorted({runs.shots for runs in every}, key=by_size)
     curves = _curves([_at_any_shots(folder) for folder in folders])
+
+    def last(record: Record) -> float:
+        return metrics.last_accuracy(record.accuracy(label_space), record.dataset.test_images)
+
     with matplotlib.rc_context(STYLE):
         figure, grid = _panels(_places(every), ["accuracy (%)"], "images per class")
         for (place, _), axes in grid.items():
@@ -167,13 +270,23 @@ def plot_few_shot(results: Sequence[Path], out_stem: Path) -> list[Path]:
                 points = [
                     (levels.index(runs.shots), *_mean_std(values))
                     for runs in folders[curve.source]
-                    if (values := replace(curve, runs=runs).values(place, _last_accuracy))
+                    if (values := replace(curve, runs=runs).values(place, last))
                 ]
                 _line(axes, curve, *np.array(points, dtype=float).reshape(-1, 3).T)
             axes.set_xticks(range(len(levels)), [str(level) for level in levels])
             _limits(axes)
-        _legend(figure, curves, f"after the last experience, all classes compete, {_seeds(curves)}")
+        _legend(figure, curves, f"after the last experience, {label_space} label space, {_seeds(curves)}")
         return _save(figure, out_stem)
+
+
+FIGURES = {  # kind -> (what draws it, file name)
+    "forgetting": (plot_forgetting, "forgetting_curves"),
+    "incremental": (plot_incremental, "incremental_curves"),
+    "matrix": (plot_matrix, "accuracy_matrix"),
+    "few-shot": (plot_few_shot, "few_shot"),
+    "class-drops": (plot_class_drops, "class_drops"),
+    "cost": (plot_cost, "accuracy_cost"),
+}
 
 
 # What is compared
@@ -201,18 +314,16 @@ def _at_any_shots(folder: list[Runs]) -> Runs:
 def _curves(compared: Sequence[Runs]) -> list[Curve]:
     """One per method and results folder, in the stable order of the methods that gives them colour and marker."""
     methods = {method for runs in compared for method in runs.methods}
-    ordered = [*KNOWN, *sorted(methods - set(KNOWN))]
     scenarios = [runs.scenario for runs in compared]
     curves = []
-    for i, method in enumerate(ordered):
+    for i, method in enumerate(palette.ordered(methods)):
         for source, runs in enumerate(compared):
             if method not in runs.methods:
                 continue
             folder = runs.scenario if scenarios.count(runs.scenario) == 1 else f"{runs.scenario} (folder {source + 1})"
-            colour = COLOURS[i] if i < len(KNOWN) else OTHER_COLOURS[(i - len(KNOWN)) % len(OTHER_COLOURS)]
             dashes = SOURCE_DASHES[source % len(SOURCE_DASHES)] if len(compared) > 1 else DASHES[i % len(DASHES)]
-            marker = MARKERS[i % len(MARKERS)]
-            curves.append(Curve(runs, source, folder, runs.name(method), colour, marker, dashes, method))
+            look = (palette.colour(i), palette.marker(i), dashes)
+            curves.append(Curve(runs, source, folder, runs.name(method), *look, method))
     return curves
 
 
@@ -243,8 +354,29 @@ def _rows(T: int, label_space: str) -> dict[str, tuple[int, Callable[[Record], n
     return dict([*rows.items()][: max(1, T - 1)]) | {ALL_SETS: (1, on_all)}
 
 
-def _last_accuracy(record: Record) -> float:
-    return metrics.last_accuracy(record.accuracy("joint"), record.dataset.test_images)
+def _drops(curves: Sequence[Curve], place: str, label_space: str) -> list[tuple[str, list[float]]]:
+    """(class, points lost by each curve), the classes that lost most first; empty where no class was counted.
+
+    NaN for a curve without a finished run here, or with other classes than the first curve's.
+    """
+    names, lost = (), []
+    for curve in curves:
+        records = [*curve.runs.records.get((place, curve.method), {}).values()]
+        names = names or (records[0].dataset.classes if records else ())
+        same = [record.class_drops(label_space) for record in records if record.dataset.classes == names]
+        lost.append(np.mean(same, axis=0) if same else np.full(len(names), np.nan))
+    lost = np.array([each if len(each) else np.full(len(names), np.nan) for each in lost])
+    defined = ~np.isnan(lost).all(axis=0)
+    mean = np.full(len(names), -np.inf)
+    mean[defined] = np.nanmean(lost[:, defined], axis=0)
+    worst = [int(c) for c in np.argsort(-mean, kind="stable") if mean[c] != 0 and defined[c]][:MOST_CLASSES]
+    return [(names[c], [float(x) for x in lost[:, c]]) for c in worst]
+
+
+def _space(compared: Sequence[Runs], preferred: str) -> str:
+    """The preferred label space, if all was scored in it."""
+    found = [runs.space(preferred) for runs in compared]
+    return preferred if all(space == preferred for space in found) else found[0]
 
 
 def _mean_std(values: Values) -> tuple[np.ndarray, np.ndarray]:
@@ -302,11 +434,24 @@ def _line(axes: Axes, curve: Curve, x: np.ndarray, mean: np.ndarray, std: np.nda
     axes.fill_between(x, mean - std, mean + std, color=curve.colour, alpha=0.15, linewidth=0)
 
 
-def _experience_axis(axes: Axes, T: int, learned: int) -> None:
-    """0..T, in whole numbers; grey while the set is not yet learned."""
-    axes.set_xlim(-0.04 * T, 1.04 * T)
+def _experience_axis(axes: Axes, T: int, learned: int, first: int = 0) -> None:
+    """first..T, in whole numbers; grey while the set is not yet learned."""
+    axes.set_xlim(first - 0.04 * T, 1.04 * T)
     axes.axvspan(-0.04 * T, learned, color=UNLEARNED, linewidth=0, zorder=0)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
+
+
+def _cost_axis(axes: Axes, costs: list[float]) -> None:
+    """Logarithmic, with room for the methods that cost nothing."""
+    smallest, largest = min((x for x in costs if x > 0), default=1.0), max([*costs, 1.0])
+    axes.set_xscale("symlog", linthresh=smallest / 3, linscale=0.2)
+    axes.set_xlim(-smallest / 12 if min(costs, default=1) <= 0 else smallest / 2, 2 * largest)
+    powers = 10.0 ** np.arange(np.ceil(np.log10(smallest / 2)), np.ceil(np.log10(2 * largest)))
+    ticks = [0.0, *powers] if min(costs, default=1) <= 0 else [*powers]
+    units = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
+    names = [next((f"{x / size:g}{unit}" for size, unit in units if x >= size), f"{x:g}") for x in ticks]
+    axes.set_xticks(ticks, names)
+    axes.minorticks_off()
 
 
 def _limits(axes: Axes) -> None:
@@ -398,10 +543,16 @@ def _wrapped(name: str, width: int = 16) -> str:
     )
 
 
+def _shortened(name: str) -> str:
+    """A name of any length in one line."""
+    return textwrap.shorten("".join(c if c.isprintable() else " " for c in name)[:200], 40, placeholder=" …")[:40]
+
+
 def _save(figure: Figure, out_stem: Path) -> list[Path]:
-    """out_stem.png and out_stem.svg, each in one step."""
+    """out_stem.png, .svg and .pdf, each in one step and without a date."""
+    undated = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
     paths = []
-    for extension, metadata in (("png", {"Software": None}), ("svg", {"Date": None})):
+    for extension, metadata in undated.items():
         content = io.BytesIO()
         figure.savefig(content, format=extension, metadata=metadata)
         paths.append(out_stem.with_name(f"{out_stem.name}.{extension}"))

@@ -11,7 +11,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from types import UnionType
@@ -24,6 +24,10 @@ from lamm_cl.files import write_atomic
 
 FORMAT = 1
 LABEL_SPACES = ("own", "joint")
+
+
+class Unfit(UserError):
+    """The runs are not what a kind of table or figure is about."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class BackboneFacts:
     architecture: str
     weights: str
     hash: str
-    precision: str
+    precision: str  # in which the frozen towers compute
+    activation: str = ""  # QuickGELU or GELU
 
 
 @dataclass(frozen=True)
@@ -287,7 +292,7 @@ class Runs:
         Raises UserError if the runs have none in common.
         """
         if not self.spaces:
-            raise UserError(f"{self.scenario}: some runs were scored in one label space, some in the other; none in both")
+            raise UserError(f"{self.scenario}: some runs were scored in one label space, some in the other only")
         return preferred if preferred in self.spaces else self.spaces[0]
 
     def of(self, method: str) -> list[Record]:
@@ -299,8 +304,13 @@ class Runs:
         return {seed: metric(record) for seed, record in self.records.get((dataset, method), {}).items()}
 
     def averages(self, method: str, metric: Callable[[Record], np.ndarray | float]) -> dict:
-        """seed -> average over all datasets, for the seeds that are finished on every dataset."""
+        """seed -> average over all datasets, for the seeds that are finished on every dataset.
+
+        None of an array where datasets differ in their number of experiences.
+        """
         each = [self.values(dataset, method, metric) for dataset in self.datasets]
+        if len({np.shape(value) for values in each for value in values.values()}) > 1:
+            return {}
         return {s: np.mean([values[s] for values in each], axis=0) for s in self.seeds if all(s in v for v in each)}
 
     def name(self, method: str) -> str:
@@ -313,13 +323,20 @@ class Runs:
         listed = next(iter(next(iter(self.records.values())).values())).scenario
         absent = [x for x in listed.get("datasets", ()) if x not in self.datasets]
         absent += [x for x in listed.get("methods", ()) if x not in self.methods]
-        gaps = {
-            (d, m): [str(s) for s in self.seeds if s not in self.records.get((d, m), {})]
-            for d in self.datasets
-            for m in self.methods
-        }
+        gaps: dict = {}  # seeds -> dataset -> methods
+        for d in self.datasets:
+            for m in self.methods:
+                seeds = ", ".join(str(s) for s in self.seeds if s not in self.records.get((d, m), {}))
+                gaps.setdefault(seeds, {}).setdefault(d, []).append(m)
+        gaps.pop("", None)
         notes = [f"no finished run of {x}" for x in absent]
-        return notes + [f"{d}, {m}: seed {', '.join(seeds)} not finished" for (d, m), seeds in gaps.items() if seeds]
+        for seeds, where in gaps.items():
+            if sum(map(len, where.values())) == len(self.datasets) * len(self.methods) > 1:
+                where = {"all datasets": ["all methods"]}
+            for d, methods in where.items():
+                named = "all methods" if len(methods) == len(self.methods) > 1 else ", ".join(methods)
+                notes.append(f"{d}, {named}: seed {seeds} not finished")
+        return notes
 
 
 def runs_in(results: Path) -> list[Runs]:
@@ -393,10 +410,11 @@ def _parsed(kind: type, value: object, where: str) -> object:
         names = [field.name for field in fields(kind)]
         if unknown := [key for key in value if key not in names]:
             raise ValueError(f"{where}: no key '{unknown[0]}'{did_you_mean(unknown[0], names)}".removeprefix(": "))
-        if absent := [name for name in names if name not in value]:
+        needed = [field.name for field in fields(kind) if field.default is MISSING]
+        if absent := [name for name in needed if name not in value]:
             raise ValueError(f"{where}: key '{absent[0]}' is missing".removeprefix(": "))
         hints = _hints(kind)
-        return kind(**{name: _parsed(hints[name], value[name], f"{where}.{name}".lstrip(".")) for name in names})
+        return kind(**{name: _parsed(hints[name], each, f"{where}.{name}".lstrip(".")) for name, each in value.items()})
     if type(value) is kind:  # and not isinstance: True is no number
         return value
     if isinstance(kind, UnionType):

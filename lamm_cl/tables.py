@@ -14,7 +14,7 @@ import numpy as np
 
 from lamm_cl import metrics
 from lamm_cl.errors import UserError, did_you_mean
-from lamm_cl.records import Record, Runs, runs_in
+from lamm_cl.records import Record, Runs, Unfit, runs_in
 
 MEASURED, PUBLISHED, DIFFERENCE = "measured", "published", "difference"  # where a row comes from
 BEST, SECOND = 1, 2
@@ -105,10 +105,6 @@ def fitting(folder: Sequence[Runs]) -> dict[str, list[Table]]:
     return shown
 
 
-class Unfit(UserError):
-    """The runs are not what a kind of table is about."""
-
-
 # Builders
 
 
@@ -129,7 +125,7 @@ def degradation(runs: Runs) -> Table:
 
     def numbers(facts: Mapping, line: Line) -> dict[str, float]:
         j = line.labels[1].key
-        if f"set{j}" not in facts:
+        if runs.experiences != sum(key.startswith("set") for key in facts):
             return {}
         each = dict(zip(facts["columns"], facts[f"set{j}"], strict=True))
         if {*map(_folded, each)} != {*map(_folded, runs.datasets)}:

@@ -24,18 +24,17 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from avalanche.core import SupervisedPlugin
+from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.templates import SupervisedTemplate
 from safetensors.torch import save
 from torch import Tensor
 from torch.optim import SGD, Optimizer
 
-from avalanche.core import SupervisedPlugin
-from avalanche.training.plugins import EvaluationPlugin
-from avalanche.training.templates import SupervisedTemplate
-
-from . import clip, data, records, stream
-from .data.dataset import Dataset
+from . import backbones, data, records, stream
 from .clip import FrozenCLIP
 from .config import Backbone, Training, content_hash
+from .data.dataset import Dataset
 from .features import Augmentation, Features, Pixels, derive
 from .files import write_atomic
 from .model import PromptedCLIP, build
@@ -252,7 +251,7 @@ class Progress:
 @lru_cache(maxsize=1)
 def backbone_on(backbone: Backbone, device: str) -> FrozenCLIP:
     """The runs of a process share the frozen weights."""
-    return clip.load(backbone).to(device)
+    return backbones.load(backbone).to(device)
 
 
 @lru_cache(maxsize=1)
@@ -268,7 +267,7 @@ def sources(model: PromptedCLIP, dataset: Dataset, parts: stream.Stream, trainin
     pixels = {"train": Pixels(dataset.train, model.clip, augmentation), "test": Pixels(dataset.test, model.clip)}
     if model.context.prompts_images:
         return pixels
-    facts = {"weights": model.clip.weights_hash, "precision": "fp32", "preprocess": model.clip.preprocess_facts,
+    facts = {"weights": model.clip.weights_hash, "activation": model.clip.activation, "precision": model.clip.precision, "preprocess": model.clip.preprocess_facts,
              "device": model.clip.device.type, "torch": torch.__version__, "dataset": dataset.fingerprint}  # fmt: skip
     ids = {"train": torch.cat(parts.train), "test": torch.arange(len(dataset.test))}
     return {part: Features(pixels[part], ids[part], facts | {"split": part}, cache / "features") for part in pixels}
@@ -312,7 +311,7 @@ def run(run: Run, *, data_root: Path | None, cache: Path, device: str, progress:
         run=records.RunFacts(run.scenario.name, run.scenario.version, run.dataset, run.method, run.shots, run.seed),
         scenario=run.scenario.model_dump(mode="json") | {"hash": content_hash(run.scenario)},
         card=run.card.model_dump(mode="json") | {"hash": content_hash(run.card)},
-        backbone=records.BackboneFacts(run.scenario.backbone.architecture, run.scenario.backbone.weights, frozen.weights_hash, "fp32"),
+        backbone=facts_of_backbone(run.scenario.backbone, frozen),
         dataset=facts_of(dataset, parts),
         counts=tuple(recorder.counts),
         model=records.ModelFacts(tuple(state.trainable), model.labels.k or None),
@@ -348,6 +347,10 @@ def learn(strategy: PromptTuning, benchmark, recorder: "Recorder", state: State,
         watch.lap("train", start)
         state.trainable.append(sum(p.numel() for p in strategy.model.parameters() if p.requires_grad))
         evaluate(experience.current_experience + 1)
+
+
+def facts_of_backbone(backbone: Backbone, frozen: FrozenCLIP) -> records.BackboneFacts:
+    return records.BackboneFacts(backbone.architecture, backbone.weights, frozen.weights_hash, frozen.precision, frozen.activation)
 
 
 def facts_of(dataset: Dataset, parts: stream.Stream) -> records.DatasetFacts:

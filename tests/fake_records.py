@@ -1,5 +1,6 @@
 """Hand-made records for the tests of tables and figures."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,11 @@ def record(own, joint=None, *, dataset="species", method="coop", shots=16, seed=
         ),
         files={},
     )
+
+
+def with_card(one: Record, **facts) -> Record:
+    """The record with these facts added to its method's card."""
+    return replace(one, card={**one.card, **facts})
 
 
 def write(results: Path, records: list[Record]) -> Path:

@@ -57,7 +57,7 @@ def test_figures_are_png_of_200_dpi_or_more_and_svg_and_the_same_bytes_when_draw
         first = [path.read_bytes() for path in draw([folder], tmp_path / "first")]
         second = draw([folder], tmp_path / "second")
 
-        assert [path.suffix for path in second] == [".png", ".svg"]
+        assert [path.suffix for path in second] == [".png", ".svg", ".pdf"]
         assert [path.read_bytes() for path in second] == first
         with Image.open(second[0]) as image:
             assert image.info["dpi"][0] >= 200
@@ -159,7 +159,7 @@ def test_names_of_any_kind_a_missing_run_and_one_experience_can_be_drawn(tmp_pat
     folder = write(tmp_path / "demo", [one, record([[50], [80]], dataset="b", method="coop")])
 
     for draw in (plots.plot_forgetting, plots.plot_matrix, plots.plot_few_shot):
-        _, svg = draw([folder], tmp_path / draw.__name__)
+        _, svg, _ = draw([folder], tmp_path / draw.__name__)
         assert ElementTree.parse(svg).getroot().tag.endswith("svg")
 
 

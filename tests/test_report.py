@@ -2,16 +2,17 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from fake_records import record, write
+from fake_records import record, with_card, write
 from rich.console import Console
 
-from lamm_cl import report
+from lamm_cl import report, tables
 from lamm_cl.errors import UserError
-from lamm_cl.records import write_records_csv
+from lamm_cl.records import BackboneFacts, runs_in, write_records_csv
 
 DATASETS, METHODS, SEEDS = ["rare", "compo"], ["zero-shot", "coop", "lamm"], [1, 2, 3]
 
@@ -50,7 +51,7 @@ def read(text):
 
 
 def table(folder, kind="degradation"):
-    (one,) = report.tables([folder], kind)
+    (one,) = tables.tables([folder], kind)
     return one
 
 
@@ -136,7 +137,7 @@ def test_a_mean_over_fewer_seeds_is_not_ranked_against_a_full_one(tmp_path):
 
     ranks = [line.numbers[0].rank for line in table(tmp_path).lines if line.group == "1"]
 
-    assert ranks == [0, report.BEST, report.SECOND]
+    assert ranks == [0, tables.BEST, tables.SECOND]
 
 
 def test_a_method_without_a_dataset_has_no_average_over_datasets(tmp_path):
@@ -158,8 +159,8 @@ def test_best_is_bold_second_underlined_and_ties_share_the_mark(tmp_path):
     first_sets = [line.numbers[0].rank for line in shown.lines if line.group == "1"]
     second_sets = [line.numbers[0].rank for line in shown.lines if line.group == "2"]
 
-    assert first_sets == [report.BEST, 0, report.SECOND, report.BEST]
-    assert second_sets == [report.BEST] * 4
+    assert first_sets == [tables.BEST, 0, tables.SECOND, tables.BEST]
+    assert second_sets == [tables.BEST] * 4
     assert "**90.00** ± 0.00" in report.to_markdown([shown])
     assert "<u>80.00</u> ± 0.00" in report.to_markdown([shown])
     assert "\\underline{80.00}" in report.to_latex([shown])
@@ -171,7 +172,7 @@ def test_less_forgetting_is_better(tmp_path):
     shown = table(tmp_path, "incremental")
     column = [c.key for c in shown.columns].index("forgetting")
 
-    best = [line.labels[-1].key for line in shown.lines if line.numbers[column].rank == report.BEST]
+    best = [line.labels[-1].key for line in shown.lines if line.numbers[column].rank == tables.BEST]
 
     assert set(best) == {"lamm"}
 
@@ -195,7 +196,7 @@ def test_several_shots_give_a_table_each_that_says_which(tmp_path):
     results(tmp_path, shots=(16, 4, "full"))
     report.write_tables(tmp_path)
 
-    found = report.tables([tmp_path])
+    found = tables.tables([tmp_path])
     lines = read((tmp_path / "tables/degradation.csv").read_text())
 
     assert [dict(one.scope)["shots"] for one in found] == ["4", "16", "full"]
@@ -223,7 +224,7 @@ def test_the_harmonic_mean_of_the_base_to_new_table_is_that_of_the_means(tmp_pat
 def test_base_to_new_is_refused_where_there_are_not_two_experiences(tmp_path):
     results(tmp_path, T=3)
 
-    with pytest.raises(UserError, match="needs 2 experiences; here are 3"):
+    with pytest.raises(UserError, match="needs 2 experiences in the own label space; here are 3"):
         table(tmp_path, "base-to-new")
 
 
@@ -247,25 +248,26 @@ def test_the_cost_table_sums_the_seconds_of_all_stages(tmp_path):
     assert row["label tokens"] == ""
 
 
-def test_published_numbers_are_rows_of_their_own_never_ranked_and_never_in_the_csv(tmp_path):
-    write(tmp_path, [record([[5, 5], [90, 50], [70, 80]], dataset="oxford_pets", method=m) for m in ("coop", "lamm")])
-    card = {
-        "name": "CoOp",
-        "published": {
-            "table2_class_incremental": {
-                "source": "Gao et al., Table 2",
-                "columns": ["OxfordPets", "DTD"],
-                "set1": [93.63, 54.63],
-                "set2": [97.70, 76.57],
-                "average": {"degradation": -12.95},
-            }
-        },
+PUBLISHED = {
+    "table2_class_incremental": {
+        "source": "Gao et al., Table 2",
+        "columns": ["OxfordPets", "DTD"],
+        "set1": [93.63, 54.63],
+        "set2": [97.70, 76.57],
+        "average": {"set1": 74.13, "set2": 87.14, "degradation": -12.95},
     }
+}
+PAPERS = {"backbone": BackboneFacts("ViT-B-16", "openai", "b", "fp32"), "published": PUBLISHED}
 
-    (shown,) = report.tables([tmp_path], papers=report.published(card))
-    published = [line for line in shown.lines if line.published]
 
-    assert [line.labels[0].shown for line in published] == ["CoOp (published)"] * 2
+def test_published_numbers_are_rows_of_their_own_never_ranked_and_never_in_the_csv(tmp_path):
+    runs = [record([[5, 5], [90, 50], [70, 80]], dataset="oxford_pets", method=m) for m in ("coop", "lamm")]
+    write(tmp_path, [with_card(run, published=PUBLISHED) if run.run.method == "coop" else run for run in runs])
+
+    shown = table(tmp_path)
+    published = [line for line in shown.lines if line.origin != "measured"]
+
+    assert [line.labels[0].shown for line in published] == ["CoOp (published)"] * 2  # another backbone: no difference
     assert [line.numbers[0].mean for line in published] == [93.63, 97.70]
     assert all(np.isnan(n.mean) for line in published for n in line.numbers[1:])  # averages of other datasets
     assert all(n.rank == 0 for line in published for n in line.numbers)
@@ -273,13 +275,31 @@ def test_published_numbers_are_rows_of_their_own_never_ranked_and_never_in_the_c
     assert "93.63" in report.to_markdown([shown]) and "93.63" not in report.to_csv([shown])
 
 
+def test_where_backbone_shots_and_protocol_match_a_row_tells_our_difference_to_the_published_number(tmp_path):
+    runs = [record([[5, 5], [90, 50], [70, 80]], dataset=d) for d in ("oxford_pets", "dtd")]
+    write(tmp_path, [replace(with_card(run, published=PUBLISHED), backbone=PAPERS["backbone"]) for run in runs])
+
+    lines = {line.labels[0].shown + line.labels[1].shown: line for line in table(tmp_path).lines}
+
+    first = [number.mean for number in lines["CoOp, ours minus published1"].numbers]
+    assert first == pytest.approx([70 - 54.63, 70 - 93.63, 70 - 74.13, -20 + 12.95])  # dtd, oxford_pets, average, lost
+    assert [number.mean for number in lines["CoOp (published)1"].numbers] == [54.63, 93.63, 74.13, -12.95]
+
+
 def test_papers_without_a_dataset_in_common_are_left_out(tmp_path):
-    small(tmp_path, {"coop": [70] * 3})
-    paper = report.Published("CoOp", "a paper", ({"DTD": 50.0}, {"DTD": 60.0}), -5.0)
+    write(tmp_path, [with_card(record([[5, 5], [90, 50], [70, 80]], seeds=[1]), published=PUBLISHED)])
 
-    (shown,) = report.tables([tmp_path], papers=[paper])
+    shown = table(tmp_path)
 
-    assert not any(line.published for line in shown.lines) and not shown.notes
+    assert [line.origin for line in shown.lines] == ["measured"] * 2 and not shown.notes
+
+
+def test_published_facts_of_another_form_are_refused_by_name(tmp_path):
+    broken = {"table2_class_incremental": {"columns": ["species"], "set1": [1.0], "set2": "x"}}
+    write(tmp_path, [with_card(record([[5, 5], [90, 50], [70, 80]]), published=broken)])
+
+    with pytest.raises(UserError, match="coop: published.table2_class_incremental"):
+        table(tmp_path)
 
 
 WEIRD = '=&_<b>[red]"x"|$1%#{}~^\\\n\x1b[31m' + "y" * 80
@@ -301,15 +321,13 @@ def test_names_of_any_kind_are_shown_as_they_are_and_read_as_markup_by_no_format
 
 def test_an_unknown_kind_is_refused_with_the_nearest(tmp_path):
     with pytest.raises(UserError, match="no table 'degredation'; did you mean 'degradation'"):
-        report.tables([tmp_path], "degredation")
+        tables.tables([tmp_path], "degredation")
 
 
 def test_forty_datasets_and_every_kind_render_in_every_format(tmp_path):
     results(tmp_path, datasets=[f"dataset-{i:02}" for i in range(40)], seeds=[1], methods=["coop", "lamm"])
 
-    for kind in report.KINDS:
-        shown = table(tmp_path, kind)
-        assert "dataset-39" in report.to_csv([shown])
-        assert "dataset-39" in report.to_markdown([shown])
-        assert "dataset-39" in report.to_latex([shown])
-        assert on_terminal(shown)
+    for kind, shown in tables.fitting(runs_in(tmp_path)).items():
+        for render in report.RENDERERS.values():
+            assert "dataset-39" in render(shown), kind
+        assert on_terminal(shown[0])

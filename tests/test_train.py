@@ -67,10 +67,11 @@ def strategy_of(method: str, tmp_path, **changes):
 
 
 @pytest.mark.parametrize("method, part", [("lamm", "labels.z"), ("coop+lamm", "labels.z"), ("maple+lamm", "labels.z"), ("coop-16-csc", "context.v")])
-def test_what_was_learned_for_old_classes_is_frozen_to_the_bit(tmp_path, method, part):
+@pytest.mark.parametrize("space", ["experience", "seen"])
+def test_what_was_learned_for_old_classes_is_frozen_to_the_bit(tmp_path, method, part, space):
     """Weight decay and momentum included: a decay of 0.4 would shrink the vectors visibly."""
     heavy = {method: toy.OVERRIDES[method] | {"training": toy.SMALL | {"weight_decay": 0.4, "momentum": 0.9}}}
-    strategy, streams, _ = strategy_of(method, tmp_path, overrides=heavy)
+    strategy, streams, _ = strategy_of(method, tmp_path, overrides=heavy, train_label_space=space)
     first, second = streams.train_stream
     strategy.train(first)
     vectors = strategy.model.get_submodule(part)
