@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -216,16 +217,18 @@ def steps(frozen: FrozenCLIP, classes: int, repeats: int) -> Iterator[Measure]:
         model = learner(method, frozen, classes)
         images, features, targets = inputs(model, batch, range(classes))
         x = images if model.context.prompts_images else features
-        functions = [lambda: our_step(model, x, targets), lambda: released_step(model, images, targets)]
+        functions = [partial(our_step, model, x, targets), partial(released_step, model, images, targets)]
         if method == "maple":
-            functions += [lambda: bare_image(frozen, images), lambda: text_step(model)]
+            functions += [partial(bare_image, frozen, images), partial(text_step, model)]
         fast, slow, *parts = interleaved(functions, repeats)
         note = f"as released {slow:.2f} s; batch {batch}, {classes} classes"
         if parts:
             share = fast / sum(parts)
-            note += f"; {share:.2f} times the bare image pass ({parts[0]:.2f} s) and the text step ({parts[1]:.2f} s), target <= 1.2"
+            note += (
+                f"; {share:.2f} times the bare image pass ({parts[0]:.2f} s) and the text step ({parts[1]:.2f} s), target <= 1.2"
+            )
         yield at_least(f"{method}_step", fast, "s", slow / fast, target, note)
-        model = None
+        del model, functions
         gc.collect()
 
 
@@ -245,7 +248,7 @@ def growth_with_classes(frozen: FrozenCLIP, counts: list[int], repeats: int) -> 
         for classes in counts:
             model = learner(method, frozen, classes)
             _, features, targets = inputs(model, 32, range(classes))
-            (seconds,) = interleaved([lambda: our_step(model, features, targets)], repeats)
+            (seconds,) = interleaved([partial(our_step, model, features, targets)], repeats)
             yield Measure(f"{method}_step_{classes}", seconds, "s", note=f"{classes} classes, batch 32")
 
 
@@ -270,7 +273,9 @@ def image_encoding(frozen: FrozenCLIP, count: int, folder: Path) -> Iterator[Mea
         Features(Pixels(split, frozen), ids, {"bench": time.time_ns()}, folder / "bank").matrix(0)
 
     ours, theirs = interleaved([end_to_end, bare], 2)
-    yield at_least("image_encoding", count / ours, "images/s", theirs / ours, 0.9, f"bare encode_image {count / theirs:.1f} images/s")
+    yield at_least(
+        "image_encoding", count / ours, "images/s", theirs / ours, 0.9, f"bare encode_image {count / theirs:.1f} images/s"
+    )
     kept = Features(Pixels(split, frozen), ids, {"bench": "kept"}, folder / "bank")
     kept.matrix(0)
     (again,) = interleaved([lambda: Features(Pixels(split, frozen), ids, {"bench": "kept"}, folder / "bank").batch(ids, 0)], 3)
@@ -288,17 +293,20 @@ def experience_growth(frozen: FrozenCLIP, repeats: int, T: int = 50, each: int =
         begin(model, i)
         if i in (1, T - 1):
             _, features, targets = inputs(model, 32, experiences[i])
-            sgd = optimizer(card("lamm").training, model)
-
-            def ten() -> None:
-                for _ in range(10):
-                    sgd.zero_grad()
-                    our_step(model, features, targets)
-                    sgd.step()
-
+            ten = partial(ten_steps, model, features, targets)
             (seconds[i],) = interleaved([ten], repeats)
     last, first = seconds[T - 1], seconds[1]
-    yield at_most("experience_growth", last, "s", last / first, 1.1, f"10 steps of experience {T}, against experience 2 ({first:.2f} s)")
+    yield at_most(
+        "experience_growth", last, "s", last / first, 1.1, f"10 steps of experience {T}, against experience 2 ({first:.2f} s)"
+    )
+
+
+def ten_steps(model: PromptedCLIP, features: Tensor, targets: Tensor) -> None:
+    sgd = optimizer(card("lamm").training, model)
+    for _ in range(10):
+        sgd.zero_grad()
+        our_step(model, features, targets)
+        sgd.step()
 
 
 def peak_of(step: str, architecture: str, classes: int, pipe) -> None:

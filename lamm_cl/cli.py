@@ -268,7 +268,7 @@ def _check_names(scenario: "Scenario", runs: "list[Run]", data_root: Path | None
     from lamm_cl import data
 
     known = [info.name for info in data.names()]
-    for name in dict.fromkeys(run.dataset for run in runs):
+    for name in dict.fromkeys([*(run.dataset for run in runs), *filter(None, [scenario.train_on])]):
         own = Path(name).expanduser().exists() or (data_root and (data_root / name).exists())
         if data.canonical(name) not in known and not own:
             raise UserError(f"{scenario.name}: datasets: no dataset {name!r}{did_you_mean(name, known)}")
@@ -284,17 +284,19 @@ def _check_writable(folder: Path) -> None:
 
 def _check_data(runs: "list[Run]", settings: "Settings") -> None:
     """Load each dataset once before anything is written: what is missing is told now; generated images are cached."""
-    from collections import Counter
-
     from lamm_cl import data
 
     for name in dict.fromkeys(run.dataset for run in runs):
         _say(f"preparing {name}")
         dataset = data.load(name, settings.data_root, settings.cache)
-        most = max(Counter(dataset.train.labels.tolist()).values(), default=0)
-        for shots in {run.shots for run in runs if run.dataset == name} - {"full"}:
-            if shots > most:
-                raise UserError(f"{name}: shots: {shots}, but no class has more than {most} training images")
+        if train_on := runs[0].scenario.train_on:
+            dataset = data.learned_from(dataset, data.load(train_on, settings.data_root, settings.cache))
+        if not len(dataset.train):
+            raise UserError(f"{name}: has test images only; learn its classes from another dataset, with train_on in the scenario, as in lamm-table1")
+        shots = {run.shots for run in runs if run.dataset == name} - {"full"}
+        for note in (*dataset.notes, *(data.too_few(dataset.train.labels, dataset.classes, k) for k in sorted(shots))):
+            if note:
+                _say(f"  note: {note}")
 
 
 def _data_root(args: argparse.Namespace) -> Path | None:

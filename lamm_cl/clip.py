@@ -38,6 +38,9 @@ class Prompts:
         return Prompts(self.first[at], self.deep, classes)
 
 
+NOTHING = Prompts()
+
+
 def in_precision(step):
     """A step of a tower, computed in the tower's precision."""
 
@@ -70,7 +73,7 @@ class FrozenCLIP:
     def w(self) -> int:
         """Width of the image tower; only a vision transformer can be prompted."""
         if not self.is_vit:
-            raise UserError("this method puts prompts into the image tower and needs a vision transformer (ViT), not a ResNet or ConvNeXt")
+            raise UserError("this method puts prompts into the image tower: it needs a vision transformer (ViT), not a ResNet or ConvNeXt")
         return self.model.visual.class_embedding.shape[0]
 
     @property
@@ -134,7 +137,7 @@ class FrozenCLIP:
     # --- images -------------------------------------------------------------------------------------------------------
 
     @in_precision
-    def image(self, images: Tensor, prompts: Prompts = Prompts()) -> Tensor:
+    def image(self, images: Tensor, prompts: Prompts = NOTHING) -> Tensor:
         """Images (B, 3, H, W) -> unit features (B, D).
 
         The first prompts are appended behind the patches, after their positions and before `ln_pre`; deep ones replace

@@ -190,9 +190,15 @@ class Card(Facts):
 
 
 class Scenario(Facts):
-    """What is measured: who is seen when, and against which labels an image is scored."""
+    """What is measured: who is seen when, and against which labels an image is scored.
 
-    identity: ClassVar = ("name", "version", "backbone", "experiences", "order", "train_label_space", "label_spaces")
+    `train_on` names the dataset whose training images the classes of every dataset are learned from; None: its own.
+    """
+
+    identity: ClassVar = (
+        *("name", "version", "backbone", "experiences", "order", "train_on"),
+        *("train_label_space", "label_spaces"),
+    )
 
     name: Name
     version: Count
@@ -206,6 +212,7 @@ class Scenario(Facts):
     ]
     seeds: _set_of(Seed)
     methods: _set_of(Name)
+    train_on: Dataset | None = None
     train_label_space: Literal["experience", "seen"] = "experience"
     label_spaces: _set_of(Literal["own", "joint"]) = ("own", "joint")
     overrides: dict[Name, dict[str, JsonValue]] = {}

@@ -12,22 +12,31 @@ from . import vision  # noqa: F401  first: it makes torchvision importable
 import hashlib
 import io
 import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms import InterpolationMode, RandomHorizontalFlip, RandomResizedCrop
 
 from .clip import FrozenCLIP
 from .data.dataset import Split
 from .data.images import open_image
+from .errors import UserError
 from .files import write_atomic
 
 BATCH = 64  # images a forward pass of the frozen tower; part of the key, since it decides the last bits
 IN_MEMORY = 2**29  # bytes of preprocessed images that are kept instead of being decoded again
+MANY = 256  # image files that are worth worker processes
+AHEAD = 16  # decoded images that a worker keeps ready: ten megabytes at 224 x 224 pixels
+CPUS = os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,34 @@ def derive(seed: int, *purpose: object) -> int:
     return int.from_bytes(hashlib.sha256(repr((seed, *purpose)).encode()).digest()[:7], "big")
 
 
+@dataclass(frozen=True)
+class Decoding(TorchDataset):
+    """Preprocessed images (3, H, W), one by one: all that a worker process needs to know.
+
+    An image that cannot be read comes as its UserError: raised in a worker it would arrive as a traceback.
+    """
+
+    images: Sequence
+    preprocess: Callable
+    size: int
+    augmentation: Augmentation | None
+    ids: list[int]
+    epoch: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, at: int) -> Tensor | UserError:
+        i = self.ids[at]
+        try:
+            image = open_image(self.images[i])
+        except UserError as error:
+            return error
+        if self.augmentation:
+            image = self.augmentation(image, self.size, self.epoch, i)
+        return self.preprocess(image)
+
+
 class Pixels:
     """Preprocessed images (B, 3, H, W) of a split."""
 
@@ -56,19 +93,30 @@ class Pixels:
         self.kept: dict[int, Tensor] = {}
         self.room = 0 if augmentation else IN_MEMORY
 
-    def batch(self, ids: Tensor, epoch: int) -> Tensor:
-        return torch.stack([self.one(i, epoch) for i in ids.tolist()]).to(self.clip.device)
+    def batches(self, batches: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
+        """Batches of samples, in order.  Many files are decoded ahead by worker processes; what comes out is the same."""
+        ids = [i for batch in batches for i in batch.tolist()]
+        kept = [i in self.kept for i in ids]
+        fresh = iter(self.decoded([i for i, known in zip(ids, kept) if not known], epoch))
+        images = (self.kept[i] if known else self.keep(i, next(fresh)) for i, known in zip(ids, kept))
+        for batch in batches:
+            yield torch.stack(list(islice(images, len(batch)))).to(self.clip.device)
 
-    def one(self, i: int, epoch: int) -> Tensor:
-        if i in self.kept:
-            return self.kept[i]
-        image = open_image(self.split.images[i])
-        if self.augmentation:
-            image = self.augmentation(image, self.clip.image_size, epoch, i)
-        pixels = self.clip.preprocess(image)
-        if (size := pixels.numel() * pixels.element_size()) <= self.room:
+    def decoded(self, ids: list[int], epoch: int) -> Iterable[Tensor | UserError]:
+        decoding = Decoding(self.split.images, self.clip.preprocess, self.clip.image_size, self.augmentation, ids, epoch)
+        if len(ids) < MANY or isinstance(self.split.images, np.ndarray):
+            return (decoding[at] for at in range(len(ids)))
+        workers = min(8, CPUS - 1) if self.clip.device.type == "cuda" else min(1, CPUS - 1)  # a CPU tower is the slow part
+        ahead = {"prefetch_factor": AHEAD} if workers else {}
+        # A generator of its own: a loader without one draws its seed from the global generator.
+        return DataLoader(decoding, batch_size=None, num_workers=workers, generator=torch.Generator(), **ahead)
+
+    def keep(self, i: int, pixels: Tensor | UserError) -> Tensor:
+        if isinstance(pixels, UserError):
+            raise pixels
+        if (size := pixels.numel() * pixels.element_size()) <= self.room and i not in self.kept:
             self.room -= size
-            self.kept[i] = pixels
+            self.kept[i] = pixels.clone()  # out of the memory shared with a worker
         return pixels
 
 
@@ -79,6 +127,9 @@ class Features:
         self.pixels, self.bank, self.facts = pixels, bank, facts
         self.ids = ids.unique()  # sorted: the same samples give the same entry whatever their order
         self.loaded: dict[int, Tensor] = {}
+
+    def batches(self, batches: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
+        return (self.batch(ids, epoch) for ids in batches)
 
     def batch(self, ids: Tensor, epoch: int) -> Tensor:
         return self.matrix(epoch)[torch.searchsorted(self.ids, ids)].to(self.pixels.clip.device)
@@ -94,7 +145,7 @@ class Features:
     @torch.no_grad()
     def encode(self, epoch: int) -> np.ndarray:
         clip = self.pixels.clip
-        return torch.cat([clip.image(self.pixels.batch(ids, epoch)).cpu() for ids in self.ids.split(BATCH)]).numpy()
+        return torch.cat([clip.image(x).cpu() for x in self.pixels.batches(self.ids.split(BATCH), epoch)]).numpy()
 
 
 def entry(bank: Path, facts: dict, ids: Tensor, make) -> Tensor:

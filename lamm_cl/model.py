@@ -213,7 +213,7 @@ def piece(card: Card, field: str, given: dict) -> nn.Module | None:
 
 
 def find(use: str, where: str) -> type:
-    """"coop.CoOp" -> the class lamm_cl.methods.coop.CoOp."""
+    """ "coop.CoOp" -> the class lamm_cl.methods.coop.CoOp."""
     file, _, name = use.partition(".")
     try:
         module = import_module(f"lamm_cl.methods.{file}")

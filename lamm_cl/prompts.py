@@ -147,7 +147,7 @@ class Frame(nn.Module):
         return min(int(common.all(dim=0).int().cumprod(0).sum()), min(self.eot))
 
     def assemble(self, context: Tensor | None, labels: Tensor | None, classes: range, start: int, stop: int) -> Tensor:
-        """Positions start .. stop-1 of the prompts of `classes` -> (c, s, d), or (B, c, s, d) if the context depends on the image.
+        """Positions start .. stop-1 of the prompts of `classes` -> (c, s, d), or (B, c, s, d) with a context per image.
 
         context (1, n, d), (c, n, d) or (B, 1, n, d);  labels (c, k, d).
         """

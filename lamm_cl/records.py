@@ -122,6 +122,11 @@ class Record:
             raise UserError(f"{self}: was not scored in the label space '{label_space}'")
         return self._accuracies[label_space]
 
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """The label spaces it was scored in."""
+        return tuple(self._accuracies)
+
     def class_drops(self, label_space: str) -> np.ndarray:
         """(C,) in points, classes by arrival: accuracy right after a class was learned minus after the last experience.
 
@@ -280,10 +285,10 @@ class Runs:
         """T; the largest, should the datasets differ."""
         return max(len(record.dataset.experiences) for by_seed in self.records.values() for record in by_seed.values())
 
-    @property
+    @cached_property
     def spaces(self) -> tuple[str, ...]:
         """The label spaces that every run was scored in, own first."""
-        found = [{c.label_space for c in r.counts} for by_seed in self.records.values() for r in by_seed.values()]
+        found = [record.spaces for by_seed in self.records.values() for record in by_seed.values()]
         return tuple(space for space in LABEL_SPACES if all(space in each for each in found))
 
     def space(self, preferred: str) -> str:
@@ -399,38 +404,46 @@ def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-_hints = cache(get_type_hints)
+@cache
+def _fields(kind: type) -> tuple[dict[str, type], list[str]]:
+    """Of a dataclass: name -> type, and the names without a default."""
+    return get_type_hints(kind), [field.name for field in fields(kind) if field.default is MISSING]
+
+
+@cache
+def _options(kind: type) -> tuple[type, ...]:
+    """What a value may be: the members of a union, or the type itself."""
+    return get_args(kind) if isinstance(kind, UnionType) else (kind,)
 
 
 def _parsed(kind: type, value: object, where: str) -> object:
     """The JSON value as the annotated type, lists as tuples. Raises ValueError: where, what was expected and found."""
-    if is_dataclass(kind):
-        if not isinstance(value, dict):
-            raise ValueError(f"{where}: expected an object, found {_short(value)}")
-        names = [field.name for field in fields(kind)]
-        if unknown := [key for key in value if key not in names]:
-            raise ValueError(f"{where}: no key '{unknown[0]}'{did_you_mean(unknown[0], names)}".removeprefix(": "))
-        needed = [field.name for field in fields(kind) if field.default is MISSING]
-        if absent := [name for name in needed if name not in value]:
-            raise ValueError(f"{where}: key '{absent[0]}' is missing".removeprefix(": "))
-        hints = _hints(kind)
-        return kind(**{name: _parsed(hints[name], each, f"{where}.{name}".lstrip(".")) for name, each in value.items()})
-    if type(value) is kind:  # and not isinstance: True is no number
+    options = _options(kind)
+    if type(value) in options:  # and not isinstance: True is no number
         return value
-    if isinstance(kind, UnionType):
-        for option in get_args(kind):
-            try:
-                return _parsed(option, value, where)
-            except ValueError:
-                continue
-    elif get_origin(kind) is tuple and isinstance(value, list):
-        item = get_args(kind)[0]
-        if item in (int, str) and all(type(x) is item for x in value):  # a record can hold a million image ids
-            return tuple(value)
-        return tuple(_parsed(item, x, f"{where}[{i}]") for i, x in enumerate(value))
-    elif kind is float and type(value) is int:
-        return float(value)
+    for option in options:
+        if is_dataclass(option):
+            return _dataclass(option, value, where)
+        if get_origin(option) is tuple and isinstance(value, list):
+            item = get_args(option)[0]
+            if item in (int, str) and all(type(x) is item for x in value):  # a record can hold a million image ids
+                return tuple(value)
+            return tuple(_parsed(item, x, f"{where}[{i}]") for i, x in enumerate(value))
+        if option is float and type(value) is int:
+            return float(value)
     raise ValueError(f"{where}: expected {_spelled(kind)}, found {_short(value)}")
+
+
+def _dataclass(kind: type, value: object, where: str) -> object:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: expected an object, found {_short(value)}")
+    types, needed = _fields(kind)
+    if unknown := [key for key in value if key not in types]:
+        raise ValueError(f"{where}: no key '{unknown[0]}'{did_you_mean(unknown[0], types)}".removeprefix(": "))
+    if absent := [name for name in needed if name not in value]:
+        raise ValueError(f"{where}: key '{absent[0]}' is missing".removeprefix(": "))
+    inside = f"{where}." if where else ""
+    return kind(**{name: _parsed(types[name], each, inside + name) for name, each in value.items()})
 
 
 def _spelled(kind: type) -> str:

@@ -216,7 +216,7 @@ def _shown(table: Table, every: bool = False) -> list[_Row]:
 def _cell(number: Number, column: Column) -> _Cell:
     seeds = f" ({number.seeds}/{number.expected} seeds)" if 0 < number.seeds < number.expected else ""
     if np.isnan(number.mean):
-        return _Cell("–", "", seeds, 0)
+        return _Cell("–", "", "", 0)
     mean = f"{rounded(number.mean, column):,.{column.digits}f}".replace("-", "−")
     std = "" if np.isnan(number.std) else f"{number.std:,.{column.digits}f}"
     return _Cell(mean, std, seeds, number.rank)

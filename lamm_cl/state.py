@@ -58,8 +58,13 @@ def read(folder: Path, identity: dict) -> State | None:
     for name, value in {"format": FORMAT, **identity}.items():
         old = found["format"] if name == "format" else found["identity"].get(name)
         if old != value:
-            raise UserError(f"{folder / NAME}: {name}: the unfinished run has {old!r}, this one {value!r}; move the folder away to start again")
-    parts = {kind: {n.removeprefix(f"{kind}/"): t for n, t in tensors.items() if n.startswith(f"{kind}/")} for kind in ("learned", "momentum")}
+            raise UserError(
+                f"{folder / NAME}: {name}: the unfinished run has {old!r}, this one {value!r}; move its folder away to begin anew"
+            )
+    parts = {
+        kind: {n.removeprefix(f"{kind}/"): t for n, t in tensors.items() if n.startswith(f"{kind}/")}
+        for kind in ("learned", "momentum")
+    }
     return State(**found["facts"], **parts)
 
 

@@ -18,13 +18,13 @@ from torch.utils.data import Dataset as TorchDataset
 
 from .config import OrderSeed, Scenario
 from .data.dataset import Dataset
-from .data.fewshot import few_shot
+from .data.fewshot import few_shot, too_few
 from .errors import UserError
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Which images and classes arrive when.  Class ids are positions in `order`; sample ids are positions in the data set's split."""
+    """Which images and classes arrive when.  Class ids are positions in `order`, sample ids positions in the split."""
 
     order: list[int]  # the data set's class ids by arrival
     names: list[str]  # by arrival
@@ -33,13 +33,16 @@ class Stream:
     test: list[Tensor]
     train_targets: Tensor  # class ids by arrival, of every sample of the split
     test_targets: Tensor
+    notes: tuple[str, ...] = ()
 
 
 def class_counts(experiences: str | int | tuple[int, ...], classes: int, where: str) -> list[int]:
     """How many classes each experience brings.  halves: ceil(n/2), the rest; T: as even as can be, the larger ones first."""
     if isinstance(experiences, tuple):
         if sum(experiences) != classes:
-            raise UserError(f"{where}: experiences: {list(experiences)} adds up to {sum(experiences)}, but there are {classes} classes")
+            raise UserError(
+                f"{where}: experiences: {list(experiences)} adds up to {sum(experiences)}, but there are {classes} classes"
+            )
         return list(experiences)
     T = 2 if experiences == "halves" else experiences
     if T > classes:
@@ -63,12 +66,19 @@ def split(scenario: Scenario, dataset: Dataset, shots: int | str, seed: int) -> 
     experiences = [range(end - count, end) for end, count in zip(ends, counts)]
     arrival = np.empty(C, dtype=np.int64)
     arrival[order] = np.arange(C)
+    if not len(dataset.train):
+        others = "learn its classes from another dataset, with train_on in the scenario, as in lamm-table1"
+        raise UserError(f"{where}: has test images only; {others}")
     train_targets, test_targets = (torch.from_numpy(arrival[s.labels]) for s in (dataset.train, dataset.test))
     for part, targets in (("training", train_targets), ("test", test_targets)):
         empty = sorted(set(range(C)) - set(targets.tolist()))
         if empty:
-            raise UserError(f"{where}: no {part} images of class {dataset.classes[order[empty[0]]]!r} ({len(empty)} such classes)")
-    chosen = torch.from_numpy(few_shot(dataset.train.labels, None if shots == "full" else shots, seed))
+            raise UserError(
+                f"{where}: no {part} images of class {dataset.classes[order[empty[0]]]!r} ({len(empty)} such classes)"
+            )
+    k = None if shots == "full" else shots
+    chosen = torch.from_numpy(few_shot(dataset.train.labels, k, seed))
+    note = too_few(dataset.train.labels, dataset.classes, k)
     return Stream(
         order,
         [dataset.classes[i] for i in order],
@@ -77,6 +87,7 @@ def split(scenario: Scenario, dataset: Dataset, shots: int | str, seed: int) -> 
         [members(test_targets, classes) for classes in experiences],
         train_targets,
         test_targets,
+        (note,) if note else (),
     )
 
 
@@ -99,7 +110,7 @@ class Samples(TorchDataset):
 
 
 def benchmark(stream: Stream) -> CLScenario:
-    """Avalanche's train and test streams.  Every experience carries `samples` (its sample ids) and `targets` (their class ids)."""
+    """Avalanche's train and test streams.  Every experience carries its sample ids, `samples`, and their class ids, `targets`."""
     sides = {"train": (stream.train, stream.train_targets), "test": (stream.test, stream.test_targets)}
     datasets = {name: as_classification_dataset(Samples(torch.cat(ids), targets)) for name, (ids, targets) in sides.items()}
     counts = [len(classes) for classes in stream.experiences]

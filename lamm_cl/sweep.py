@@ -246,7 +246,7 @@ class _Worker:
     def __init__(self, settings: Settings):
         context = get_context("spawn")
         self.pipe, far = context.Pipe()
-        self.process = context.Process(target=_work, args=(far, settings), daemon=True)
+        self.process = context.Process(target=_work, args=(far, settings))  # no daemon: it starts decoders
         # Ctrl-C reaches the whole group of processes: from its first moment a worker leaves the decision to us.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.process.start()

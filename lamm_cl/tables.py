@@ -409,7 +409,7 @@ def _classes(runs: Runs, dataset: str, method: str) -> tuple[str, ...]:
 
 def _trained_on(runs: Runs, dataset: str) -> bool:
     found = [runs.records.get((dataset, method), {}) for method in runs.methods]
-    return any(sum(record.dataset.train_images) for by_seed in found for record in by_seed.values())
+    return any(not record.scenario.get("train_on") and sum(record.dataset.train_images) for by_seed in found for record in by_seed.values())
 
 
 # What papers published

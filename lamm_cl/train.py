@@ -83,8 +83,8 @@ class Batches:
     def __iter__(self) -> Iterator[list[Tensor]]:
         n = len(self.samples)
         positions = torch.arange(n) if self.order is None else torch.randperm(n, generator=self.order)
-        for at in positions.split(self.size):
-            x = self.source.batch(self.samples[at], self.epoch)
+        parts = positions.split(self.size)
+        for at, x in zip(parts, self.source.batches([self.samples[at] for at in parts], self.epoch)):
             yield [x, self.targets[at].to(x.device, non_blocking=True)]
 
     def __len__(self) -> int:
@@ -175,7 +175,11 @@ class Keeper(SupervisedPlugin):
         if time.monotonic() - self.last < self.interval:
             return
         names = {p: name for name, p in strategy.model.named_parameters()}
-        momentum = {names[p]: kept["momentum_buffer"] for p, kept in strategy.optimizer.state.items() if kept.get("momentum_buffer") is not None}
+        momentum = {
+            names[p]: kept["momentum_buffer"]
+            for p, kept in strategy.optimizer.state.items()
+            if kept.get("momentum_buffer") is not None
+        }
         self.state.experience = strategy.experience.current_experience
         self.state.epochs = strategy.epoch + 1  # Avalanche's clock ticks after all plugins
         self.state.learned, self.state.momentum = strategy.model.learned_tensors(), momentum
@@ -254,7 +258,7 @@ def backbone_on(backbone: Backbone, device: str) -> FrozenCLIP:
     return backbones.load(backbone).to(device)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)  # what is tested, and what it is learned from
 def dataset_in(name: str, data_root: Path | None, cache: Path) -> Dataset:
     return data.load(name, data_root, cache)
 
@@ -267,10 +271,15 @@ def sources(model: PromptedCLIP, dataset: Dataset, parts: stream.Stream, trainin
     pixels = {"train": Pixels(dataset.train, model.clip, augmentation), "test": Pixels(dataset.test, model.clip)}
     if model.context.prompts_images:
         return pixels
-    facts = {"weights": model.clip.weights_hash, "activation": model.clip.activation, "precision": model.clip.precision, "preprocess": model.clip.preprocess_facts,
-             "device": model.clip.device.type, "torch": torch.__version__, "dataset": dataset.fingerprint}  # fmt: skip
+    facts = {"weights": model.clip.weights_hash, "activation": model.clip.activation, "precision": model.clip.precision,
+             "preprocess": model.clip.preprocess_facts,
+             "device": model.clip.device.type, "torch": torch.__version__}  # fmt: skip
+    origin = {"train": dataset.train_fingerprint or dataset.fingerprint, "test": dataset.fingerprint}
     ids = {"train": torch.cat(parts.train), "test": torch.arange(len(dataset.test))}
-    return {part: Features(pixels[part], ids[part], facts | {"split": part}, cache / "features") for part in pixels}
+    return {
+        part: Features(pixels[part], ids[part], facts | {"dataset": origin[part], "split": part}, cache / "features")
+        for part in pixels
+    }
 
 
 def run(run: Run, *, data_root: Path | None, cache: Path, device: str, progress: Callable[[Progress], None],
@@ -282,6 +291,8 @@ def run(run: Run, *, data_root: Path | None, cache: Path, device: str, progress:
     watch, start = Stopwatch(), time.perf_counter()
     frozen = backbone_on(run.scenario.backbone, device)
     dataset = dataset_in(run.dataset, data_root, cache)
+    if run.scenario.train_on:
+        dataset = data.learned_from(dataset, dataset_in(run.scenario.train_on, data_root, cache))
     parts = stream.split(run.scenario, dataset, run.shots, run.seed)
     shots = run.shots if run.shots != "full" else sum(map(len, parts.train)) / len(parts.names)
     model = build(run.card, frozen, parts.names, parts.experiences, template=dataset.template, dataset=dataset.name, shots=shots,
@@ -350,7 +361,9 @@ def learn(strategy: PromptTuning, benchmark, recorder: "Recorder", state: State,
 
 
 def facts_of_backbone(backbone: Backbone, frozen: FrozenCLIP) -> records.BackboneFacts:
-    return records.BackboneFacts(backbone.architecture, backbone.weights, frozen.weights_hash, frozen.precision, frozen.activation)
+    return records.BackboneFacts(
+        backbone.architecture, backbone.weights, frozen.weights_hash, frozen.precision, frozen.activation
+    )
 
 
 def facts_of(dataset: Dataset, parts: stream.Stream) -> records.DatasetFacts:
@@ -364,7 +377,7 @@ def facts_of(dataset: Dataset, parts: stream.Stream) -> records.DatasetFacts:
         test_images=tuple(map(len, parts.test)),
         test_per_class=tuple(torch.bincount(parts.test_targets, minlength=C).tolist()),
         chosen=tuple(tuple(ids.tolist()) for ids in parts.train),
-        notes=dataset.notes,
+        notes=dataset.notes + parts.notes,
     )
 
 
@@ -374,7 +387,9 @@ def measured(watch: Stopwatch, device: str) -> records.Measured:
     return records.Measured(
         seconds=watch.seconds,
         images_per_second=None,
-        peak_memory_bytes=torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        peak_memory_bytes=torch.cuda.max_memory_allocated()
+        if cuda
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         device=torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} thread(s)",
         host=platform.platform(),
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},

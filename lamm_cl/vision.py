@@ -22,7 +22,7 @@ def make_torchvision_importable() -> None:
     package = find_spec("torchvision")
     if package is None:
         return
-    for library in Path(package.origin).parent.glob("_C.*"):
+    for library in Path(package.origin).parent.glob("_C*"):
         try:
             torch.ops.load_library(str(library))
         except OSError:

@@ -20,7 +20,7 @@ class Browser:
         to_browser, self.write = os.pipe()
         self.read, from_browser = os.pipe()
         # Chromium reads commands from descriptor 3 and answers on 4.
-        shell = f"exec {CHROMIUM} \"$@\" 3<&{to_browser} 4>&{from_browser}"
+        shell = f'exec {CHROMIUM} "$@" 3<&{to_browser} 4>&{from_browser}'
         flags = [
             *("--headless=new", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--disable-dev-shm-usage"),
             *("--no-first-run", "--disable-background-networking", f"--user-data-dir={self.folder.name}"),
@@ -60,7 +60,9 @@ class Browser:
 
     def open(self, path: Path, width: int = 1440, height: int = 900, dark: bool = False) -> float:
         """Load a file and wait until its script has run -> seconds."""
-        self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
+        self.ask(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+        )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.ask("Emulation.setEmulatedMedia", features=[scheme])
         self.problems.clear(), self.requests.clear()
@@ -83,7 +85,11 @@ class Browser:
             height = self.run("document.documentElement.scrollHeight")
             width = self.run("innerWidth")
             self.ask(
-                "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
+                "Emulation.setDeviceMetricsOverride",
+                width=width,
+                height=height,
+                deviceScaleFactor=1,
+                mobile=width < 600,
             )
             self.run("new Promise(done => setTimeout(done, 300))")
         path.write_bytes(base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"]))

@@ -1,4 +1,4 @@
-"""CLIPs with generated weights: small, the same on every machine, and those of the reference values (tests/fidelity/README.md)."""
+"""CLIPs with generated weights, the same on every machine: a tiny one, and those of tests/fidelity/README.md."""
 
 from lamm_cl import vision  # noqa: F401  first: it makes torchvision importable
 
@@ -49,12 +49,13 @@ def images(seed: int, batch: int, size: int) -> torch.Tensor:
 
 
 def open_clip_model(arch: dict, salt: str = "") -> open_clip.CLIP:
-    vision = dict(image_size=arch["image"], patch_size=arch["patch"], width=arch["vision_width"], layers=arch["vision_layers"],
-                  head_width=arch["vision_width"] // arch["vision_heads"])  # fmt: skip
+    image_tower = dict(image_size=arch["image"], patch_size=arch["patch"], width=arch["vision_width"],
+                       layers=arch["vision_layers"],
+                       head_width=arch["vision_width"] // arch["vision_heads"])  # fmt: skip
     text = dict(context_length=arch["context_length"], vocab_size=arch["vocab_size"], width=arch["text_width"],
                 heads=arch["text_heads"], layers=arch["text_layers"])  # fmt: skip
     quick = {"QuickGELU": True, "GELU": False}[arch["activation"]]
-    model = open_clip.CLIP(arch["embed_dim"], vision_cfg=vision, text_cfg=text, quick_gelu=quick)
+    model = open_clip.CLIP(arch["embed_dim"], vision_cfg=image_tower, text_cfg=text, quick_gelu=quick)
     model.load_state_dict({name: clip_tensor(name, tuple(t.shape), salt) for name, t in model.state_dict().items()})
     return model
 

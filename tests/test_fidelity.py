@@ -2,8 +2,8 @@
 
     pytest tests/test_fidelity.py [--fidelity-cases DIR]        DIR: other cases in the same format
 
-A case becomes a method card, and the card a model by `lamm_cl.model.build`; optimizer, learning rates, loss and steps are those of
-`lamm_cl.train`.  Nothing of a case may be left out: an array that no rule below computes fails the test.
+A case becomes a method card, and the card a model by `lamm_cl.model.build`; optimizer, learning rates, loss and steps are
+those of `lamm_cl.train`.  Nothing of a case may be left out: an array that no rule below computes fails the test.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,13 @@ from lamm_cl.stream import class_counts, members
 from lamm_cl.train import learning_rate, optimizer
 
 COUNTED = {"cases": 0, "arrays": 0, "skipped": 0}
-TERMS = {"loss_ce": "cross_entropy", "loss_param": "parameter", "loss_feature": "feature", "loss_distill": "logit", "loss_score": "score"}
+TERMS = {
+    "loss_ce": "cross_entropy",
+    "loss_param": "parameter",
+    "loss_feature": "feature",
+    "loss_distill": "logit",
+    "loss_score": "score",
+}
 
 
 # --- a case as a card -----------------------------------------------------------------------------------------------------
@@ -61,7 +67,9 @@ def training_of(hyper: dict) -> Training | None:
         return None
     sgd, schedule = hyper["optimizer"], hyper["lr_schedule"]
     assert (sgd["name"], sgd["dampening"], sgd["nesterov"]) == ("sgd", 0, False)
-    common = dict(batch=1, optimizer="sgd", lr=sgd["lr"], momentum=sgd["momentum"], weight_decay=sgd["weight_decay"], augmentation="none")
+    common = dict(
+        batch=1, optimizer="sgd", lr=sgd["lr"], momentum=sgd["momentum"], weight_decay=sgd["weight_decay"], augmentation="none"
+    )
     if schedule == "constant":
         return Training(epochs=1, schedule="constant", **common)
     assert (schedule["type"], schedule["warmup_type"]) == ("cosine", "constant")
@@ -181,7 +189,11 @@ def evaluated(learner: Learner, moment: str) -> dict:
     with torch.no_grad():
         model.eval()
         out = model.run(images(how["seed"], how["batch"], arch["image"]), model.classes)
-        found = {f"eval{moment}/image_features": out.image, f"eval{moment}/text_features": out.text, f"eval{moment}/logits": out.logits}
+        found = {
+            f"eval{moment}/image_features": out.image,
+            f"eval{moment}/text_features": out.text,
+            f"eval{moment}/logits": out.logits,
+        }
         if model.reference:
             found[f"fixed_text_features{moment}"] = model.reference.features(out.prompts, model.classes)
         if case["method"] == "COMMA":
@@ -222,7 +234,11 @@ def trained(learner: Learner) -> dict:
         sgd.step()
         for name in names:
             values[name].append(learner.tensor(name).clone())
-    found |= {f"train/{theirs}": [row[ours] for row in losses] for theirs, ours in (TERMS | {"loss": "loss"}).items() if ours in losses[0]}
+    found |= {
+        f"train/{theirs}": [row[ours] for row in losses]
+        for theirs, ours in (TERMS | {"loss": "loss"}).items()
+        if ours in losses[0]
+    }
     found["train/lr"] = rates
     for name, rows in values.items():
         found |= parameter_of(name, torch.stack(rows))
@@ -235,7 +251,11 @@ def subsample(flat: torch.Tensor, m: int) -> torch.Tensor:
 
 
 def gradient_of(name: str, gradient: torch.Tensor) -> dict:
-    return {f"grad/{name}": gradient, f"grad_sub/{name}": subsample(gradient.flatten(), 4096), f"grad_norm/{name}": gradient.norm()}
+    return {
+        f"grad/{name}": gradient,
+        f"grad_sub/{name}": subsample(gradient.flatten(), 4096),
+        f"grad_norm/{name}": gradient.norm(),
+    }
 
 
 def parameter_of(name: str, rows: torch.Tensor) -> dict:
@@ -296,7 +316,8 @@ def test_learning_rates_are_dassls(fidelity):
             continue
         lr, epochs, warm = name.split("_")
         warmup = Warmup(epochs=1, lr=1e-5) if warm == "warmup1" else None
-        training = Training(epochs=int(epochs.removeprefix("epochs")), batch=1, optimizer="sgd", lr=float(lr.removeprefix("lr")), momentum=0.9,
+        training = Training(epochs=int(epochs.removeprefix("epochs")), batch=1, optimizer="sgd", lr=float(lr.removeprefix("lr")),
+                            momentum=0.9,
                             weight_decay=0.0, schedule="cosine", warmup=warmup, augmentation="none")  # fmt: skip
         mine = [learning_rate(training, epoch) for epoch in range(training.epochs)]
         np.testing.assert_allclose(mine, golden, rtol=cases["lr_schedule"]["lr_rtol"], err_msg=name)
@@ -311,7 +332,8 @@ def test_optimizer_steps_are_dassls(fidelity, schedule):
     golden, how = load("lr_schedule"), cases["lr_schedule"]["sgd"]
     epochs, per_epoch = how["max_epoch_in_warmup_cosine"], how["steps_per_epoch_in_warmup_cosine"]
     cosine = schedule == "warmup_cosine"
-    training = Training(epochs=epochs, batch=1, optimizer="sgd", lr=how["lr"], momentum=0.9, weight_decay=5e-4, augmentation="none",
+    training = Training(epochs=epochs, batch=1, optimizer="sgd", lr=how["lr"], momentum=0.9, weight_decay=5e-4,
+                        augmentation="none",
                         schedule="cosine" if cosine else "constant", warmup=Warmup(epochs=1, lr=1e-5) if cosine else None)  # fmt: skip
     held = torch.nn.ParameterDict({k: fill(f"sgd.{k}", (n,), 1.0, 0.0, cases["salt"]) for k, n in dict(a=64, b=16, c=16).items()})
     sgd = optimizer(training, held)

@@ -65,7 +65,9 @@ def modules_after(statement: str) -> set[str]:
 
 
 def test_what_makes_tables_and_figures_never_imports_torch():
-    loaded = modules_after("import lamm_cl.cli, lamm_cl.report, lamm_cl.plots, lamm_cl.metrics, lamm_cl.records, lamm_cl.data, lamm_cl.config")
+    loaded = modules_after(
+        "import lamm_cl.cli, lamm_cl.report, lamm_cl.plots, lamm_cl.metrics, lamm_cl.records, lamm_cl.data, lamm_cl.config"
+    )
     assert not loaded & {"torch", "avalanche", "open_clip"}
 
 

@@ -53,7 +53,9 @@ def test_classes_are_renumbered_by_arrival_and_every_image_keeps_its_class():
     for target, label in zip(parts.train_targets.tolist(), dataset.train.labels.tolist(), strict=True):
         assert parts.order[target] == label
     assert parts.experiences == [range(0, 3), range(3, 7)]
-    assert sorted(torch.cat(parts.train).tolist()) == list(range(35)) and sorted(torch.cat(parts.test).tolist()) == list(range(21))
+    assert sorted(torch.cat(parts.train).tolist()) == list(range(35)) and sorted(torch.cat(parts.test).tolist()) == list(
+        range(21)
+    )
 
 
 def test_the_reversed_order_begins_with_the_last_class():

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from generated import images, open_clip_model, tiny_clip, TINY
+from generated import TINY, images, open_clip_model, tiny_clip
 
 from lamm_cl.clip import Prompts
 from lamm_cl.config import Card
@@ -13,7 +13,16 @@ NAMES = ["cat", "golden retriever", "forget-me-not", "Boeing 737-300", "a"]
 
 
 def card(context: dict, labels: dict | None = None, loss: dict | None = None) -> Card:
-    return Card(key="test", name="test", paper="-", context=context, labels=labels or {"use": "lamm.Names"}, loss=loss, trainable="", provenance={})
+    return Card(
+        key="test",
+        name="test",
+        paper="-",
+        context=context,
+        labels=labels or {"use": "lamm.Names"},
+        loss=loss,
+        trainable="",
+        provenance={},
+    )
 
 
 def model_of(context: dict, labels: dict | None = None, loss: dict | None = None, names=NAMES, experiences=None, **options):
@@ -97,7 +106,9 @@ def test_the_shared_prefix_gives_the_features_and_gradients_of_the_plain_tower(c
                 assert (a - b).abs().max() <= 1e-5 * b.abs().max() + 1e-7
 
 
-@pytest.mark.parametrize("names", [["cat"], ["cat", "cats and dogs"], ["x " * 69 + "x", "cat"]], ids=["one class", "two", "context limit"])
+@pytest.mark.parametrize(
+    "names", [["cat"], ["cat", "cats and dogs"], ["x " * 69 + "x", "cat"]], ids=["one class", "two", "context limit"]
+)
 def test_the_shared_prefix_holds_for_one_class_and_at_the_context_limit(names):
     model = model_of({"use": "coop.CoOp", "n": 4, "init": "a photo of a"}, names=names)
     fast = model.classifier.features(model.context.text(None, model.classes), model.classes)

@@ -60,13 +60,21 @@ def strategy_of(method: str, tmp_path, **changes):
     dataset = toy.dataset()
     parts = split(measured, dataset, measured.shots[0], 1)
     card = card_for(measured, method)
-    model = build(card, tiny_clip(), parts.names, parts.experiences, shots=4, train_label_space=measured.train_label_space, seed=1)
+    model = build(
+        card, tiny_clip(), parts.names, parts.experiences, shots=4, train_label_space=measured.train_label_space, seed=1
+    )
     recorder = train.Recorder(measured.label_spaces)
     sources = train.sources(model, dataset, parts, card.training, 1, tmp_path / "cache")
-    return train.PromptTuning(model=model, training=card.training, sources=sources, seed=7, plugins=[recorder]), benchmark(parts), recorder
+    return (
+        train.PromptTuning(model=model, training=card.training, sources=sources, seed=7, plugins=[recorder]),
+        benchmark(parts),
+        recorder,
+    )
 
 
-@pytest.mark.parametrize("method, part", [("lamm", "labels.z"), ("coop+lamm", "labels.z"), ("maple+lamm", "labels.z"), ("coop-16-csc", "context.v")])
+@pytest.mark.parametrize(
+    "method, part", [("lamm", "labels.z"), ("coop+lamm", "labels.z"), ("maple+lamm", "labels.z"), ("coop-16-csc", "context.v")]
+)
 @pytest.mark.parametrize("space", ["experience", "seen"])
 def test_what_was_learned_for_old_classes_is_frozen_to_the_bit(tmp_path, method, part, space):
     """Weight decay and momentum included: a decay of 0.4 would shrink the vectors visibly."""
@@ -146,7 +154,11 @@ class Answers(torch.nn.Module):
 def counted(learned: int, tested: int, logits: list[list[float]], targets: list[int]) -> dict[str, Count]:
     recorder = train.Recorder(("own", "joint"))
     experience = type("Experience", (), {"current_experience": tested - 1, "samples": targets})
-    strategy = type("Strategy", (), {"model": Answers(learned), "experience": experience, "mb_y": torch.tensor(targets), "mb_output": torch.tensor(logits)})
+    strategy = type(
+        "Strategy",
+        (),
+        {"model": Answers(learned), "experience": experience, "mb_y": torch.tensor(targets), "mb_output": torch.tensor(logits)},
+    )
     recorder.before_eval_exp(strategy)
     recorder.after_eval_iteration(strategy)
     recorder.after_eval_exp(strategy)
@@ -198,7 +210,7 @@ def test_features_from_the_bank_are_those_of_the_tower(tmp_path):
     strategy, streams, _ = strategy_of("coop", tmp_path)
     source = strategy.sources["test"]
     ids = torch.tensor([5, 0, 62, 5])
-    torch.testing.assert_close(source.batch(ids, 3), tiny_clip().image(source.pixels.batch(ids, 3)), atol=1e-6, rtol=0)
+    torch.testing.assert_close(source.batch(ids, 3), tiny_clip().image(*source.pixels.batches([ids], 3)), atol=1e-6, rtol=0)
 
 
 def test_a_damaged_entry_of_the_bank_is_found_and_rebuilt_with_the_same_bytes(tmp_path):
@@ -216,7 +228,7 @@ def test_augmentation_is_a_function_of_seed_epoch_and_sample_alone(tmp_path):
     from lamm_cl.features import Augmentation, Pixels
 
     def pixels(seed: int, ids: list[int], epoch: int) -> torch.Tensor:
-        return Pixels(toy.dataset().train, tiny_clip(), Augmentation(seed)).batch(torch.tensor(ids), epoch)
+        return next(Pixels(toy.dataset().train, tiny_clip(), Augmentation(seed)).batches([torch.tensor(ids)], epoch))
 
     one = pixels(1, [3, 4], 0)
     assert torch.equal(one[1], pixels(1, [4], 0)[0])
@@ -286,7 +298,9 @@ def test_a_state_of_another_configuration_is_refused_with_the_field(tmp_path, mo
         toy.run(tmp_path, monkeypatch, "coop", overrides=other)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b[:-3] + bytes(3), lambda b: b"", lambda b: b"rubbish" * 40])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b[:-3] + bytes(3), lambda b: b"", lambda b: b"rubbish" * 40]
+)
 def test_a_damaged_state_costs_time_and_nothing_else(tmp_path, monkeypatch, damage):
     whole, _ = toy.run(tmp_path, monkeypatch, "coop", folder="whole")
     path = killed_run(tmp_path, monkeypatch)

@@ -12,7 +12,18 @@ CLASSES = ("red", "green", "blue", "golden retriever", "black", "white", "grey c
 SMALL = {"epochs": 2, "batch": 8, "augmentation": "none"}
 OVERRIDES = {
     method: {"training": SMALL} | ({"context": {"depth": 3}} if method.startswith(("maple", "comma")) else {})
-    for method in ("coop", "cocoop", "maple", "comma", "comma-released", "lamm", "coop+lamm", "maple+lamm", "maple+lamm-released", "coop-16-csc")
+    for method in (
+        "coop",
+        "cocoop",
+        "maple",
+        "comma",
+        "comma-released",
+        "lamm",
+        "coop+lamm",
+        "maple+lamm",
+        "maple+lamm-released",
+        "coop-16-csc",
+    )
 }
 
 
@@ -28,7 +39,8 @@ def dataset(train_images: int = 6, test_images: int = 9) -> Dataset:
 
 
 def scenario(**changes) -> Scenario:
-    facts = dict(name="toy", version=1, backbone={"architecture": "lamm-cl-mini", "weights": "embedded"}, datasets=["toy"], experiences="halves",
+    facts = dict(name="toy", version=1, backbone={"architecture": "lamm-cl-mini", "weights": "embedded"}, datasets=["toy"],
+                 experiences="halves",
                  order="dataset", shots=4, seeds=[1], methods=["zero-shot"], overrides=OVERRIDES)  # fmt: skip
     return Scenario(**(facts | changes))
 
@@ -41,5 +53,7 @@ def run(tmp_path, monkeypatch, method: str, seed: int = 1, folder: str = "run", 
     monkeypatch.setattr(train, "dataset_in", lambda name, data_root, cache: dataset())
     measured = scenario(**changes)
     one = Run(measured, "toy", method, card_for(measured, method), measured.shots[0], seed, tmp_path / folder)
-    record = train.run(one, data_root=None, cache=tmp_path / "cache", device="cpu", progress=lambda at: None, save_every=save_every)
+    record = train.run(
+        one, data_root=None, cache=tmp_path / "cache", device="cpu", progress=lambda at: None, save_every=save_every
+    )
     return record, load_file(one.folder / "learned.safetensors")

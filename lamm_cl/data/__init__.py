@@ -6,9 +6,9 @@ a data root, and folders or lists of one's own. Importing this needs neither tor
 
 from lamm_cl.data.catalogue import DatasetInfo, canonical, load, names
 from lamm_cl.data.check import Finding, check
-from lamm_cl.data.dataset import Dataset, Files, Split
+from lamm_cl.data.dataset import Dataset, Files, Split, learned_from
 from lamm_cl.data.fetch import fetch
-from lamm_cl.data.fewshot import few_shot, few_shot_pair
+from lamm_cl.data.fewshot import few_shot, few_shot_pair, too_few
 from lamm_cl.data.images import open_image
 
 __all__ = [
@@ -22,7 +22,9 @@ __all__ = [
     "fetch",
     "few_shot",
     "few_shot_pair",
+    "learned_from",
     "load",
     "names",
     "open_image",
+    "too_few",
 ]

@@ -4,7 +4,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeVar
 from unicodedata import category, normalize
@@ -48,7 +48,8 @@ class Dataset:
     """Class names in label order, as shown to people; `train` is empty for datasets that only test.
 
     `fingerprint` is a SHA-256 over the names, the labels and the images (path and size of files, bytes of arrays);
-    `notes` say what a reader of the results should know, for instance that there was no published split.
+    `notes` say what a reader of the results should know, for instance that there was no published split;
+    `train_fingerprint` is that of the dataset that the training images are from, if it is another.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Dataset:
     template: str
     fingerprint: str
     notes: tuple[str, ...] = ()
+    train_fingerprint: str = ""
 
 
 class ImageFile(NamedTuple):
@@ -110,6 +112,28 @@ def assemble(
     identities = "".join(f"{image.path}\0{image.size}\n" for images in (train, test) for image in images)
     fingerprint = fingerprint_of(shown, splits, [os.fsencode(identities)])
     return Dataset(name, shown, *splits, template, fingerprint, tuple(notes))
+
+
+def learned_from(dataset: Dataset, source: Dataset) -> Dataset:
+    """The test images of one dataset with the training images that another has of its classes, found by their names."""
+    if source.name == dataset.name:
+        return dataset
+    if missing := [name for name in dataset.classes if name not in set(source.classes)]:
+        raise UserError(f"{dataset.name} cannot be learned from {source.name}, which has no class {listed(missing)}")
+    if not len(source.train):
+        raise UserError(f"{dataset.name} cannot be learned from {source.name}, which has no training images either")
+    note = f"learned from the training images of {source.name}"
+    fingerprint = hashlib.sha256(f"{dataset.fingerprint} {source.fingerprint}".encode()).hexdigest()
+    train, origin = source.train, source.fingerprint
+    if dataset.classes != source.classes:
+        label_of = {name: label for label, name in enumerate(dataset.classes)}
+        labels = np.array([label_of.get(name, -1) for name in source.classes], np.int64)[source.train.labels]
+        mine = np.flatnonzero(labels >= 0)
+        images = source.train.images
+        some = Files(images.folder, [images.names[i] for i in mine]) if isinstance(images, Files) else images[mine]
+        train, origin = Split(some, labels[mine]), fingerprint
+    notes = (*dataset.notes, note, *source.notes)
+    return replace(dataset, train=train, fingerprint=fingerprint, train_fingerprint=origin, notes=notes)
 
 
 def fingerprint_of(classes: Sequence[str], splits: Iterable[Split], images: Iterable[bytes]) -> str:

@@ -25,6 +25,18 @@ def few_shot_pair(
     return train, _choose(val_labels, None if shots is None else min(shots, 4), stream)
 
 
+def too_few(labels: Sequence[int], classes: Sequence[str], shots: int | None) -> str:
+    """A note on the classes that have fewer than `shots` training images, and so give all of them; "" if there are none."""
+    counts = np.bincount(labels, minlength=len(classes))
+    if shots is None or counts.min() >= shots:
+        return ""
+    rarest = counts.argmin()
+    return (
+        f"{(counts < shots).sum()} of {len(classes)} classes have fewer than {shots} training images, which are all "
+        f"taken: {classes[rarest]!r} has {counts[rarest]}"
+    )
+
+
 def _choose(labels: Sequence[int], shots: int | None, stream: random.Random) -> np.ndarray:
     if shots is None:
         return np.arange(len(labels), dtype=np.int64)

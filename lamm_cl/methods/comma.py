@@ -1,11 +1,12 @@
-"""COMMA (Hu et al., AAAI 2024): image prompts of a block are correlated with both branches of the block before, and the text
-tower's last token features are kept near those of a hand-written prompt.
+"""COMMA (Hu et al., AAAI 2024): image prompts of a block are correlated with both branches of the block before, and the
+last token features of the text tower are kept near those of a hand-written prompt.
 
 V_0 = project(P_0);  V_{i+1} = mlp(ln(softmax(V_i T_i^t / sqrt(w)) T_i)),  T_i = fc(P_i);  loss: CE + weight * score
 score = mean_{c,l} (1 - cos(h_cl, h*_cl)): h of the learned prompt, h* of the data set's template.
 
-`COMMA` is the paper: the correlation network is trained.  `Released` is what the release runs (trainers/comma.py 251, 253): the deep
-image prompts are written through `.data`, so the network stays as initialised and no gradient flows back through them.
+`COMMA` is the paper: the correlation network is trained.  `Released` is what the release runs: the deep image
+prompts are written through `.data` (trainers/comma.py 251, 253), so the network stays as initialised and no gradient flows
+back through them.
 """
 
 import torch

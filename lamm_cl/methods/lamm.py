@@ -21,7 +21,12 @@ from torch import Tensor, nn
 from ..clip import FrozenCLIP
 from ..prompts import Atom, Labels, PerClass, words
 
-KEPT = {"shortest": min, "first": lambda lengths: 1, "mean": lambda lengths: 1, "all": max}  # how many tokens of the names are trained
+KEPT = {
+    "shortest": min,
+    "first": lambda lengths: 1,
+    "mean": lambda lengths: 1,
+    "all": max,
+}  # how many tokens of the names are trained
 
 
 class Names(Labels):

@@ -34,7 +34,9 @@ class Ensemble(ContextLearner):
         if isinstance(templates, str):
             named = {"imagenet-7": IMAGENET_7, "imagenet-80": imagenet_templates()}
             if templates not in named:
-                raise UserError(f"context: templates: {templates!r}: expected {' or '.join(named)}, or a list{did_you_mean(templates, named)}")
+                raise UserError(
+                    f"context: templates: {templates!r}: expected {' or '.join(named)}, or a list{did_you_mean(templates, named)}"
+                )
             own = (template,) if templates == "imagenet-7" and dataset != "ImageNet" else ()
             templates = [*named[templates], *own]
         self.templates = tuple(templates)

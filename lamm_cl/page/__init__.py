@@ -156,11 +156,13 @@ def summary(runs: Runs) -> str:
     text = f"{place}, {runs.name(ranked[0])} ends with the highest accuracy on all classes, {last[ranked[0]]:.1f} %"
     if len(ranked) > 1:
         text += f", {last[ranked[0]] - last[ranked[1]]:.1f} points before {runs.name(ranked[1])}"
+    learning = [m for m in runs.methods if any(max(r.model.trainable) for r in runs.of(m))]
     lost = _means(runs, lambda r: metrics.backward_transfer(r.accuracy(runs.space("own"))))
+    lost = {method: change for method, change in lost.items() if method in learning}
     if len(lost) > 1 and min(lost.values()) < -0.05:
         worst, least = min(lost, key=lost.__getitem__), max(lost, key=lost.__getitem__)
         change = f"{lost[least]:+.1f}".replace("-", "−") if round(lost[least], 1) else "0.0"
-        text += f"; of what it had learned, {runs.name(worst)} lost most ({-lost[worst]:.1f} points)"
+        text += f"; of the methods that learn, {runs.name(worst)} lost most on earlier sets ({-lost[worst]:.1f} points)"
         text += f" and {runs.name(least)} least (change of {change})"
     return start + text + "."
 

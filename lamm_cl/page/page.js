@@ -2,6 +2,7 @@
 const { groups, copies } = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const AVERAGE = "average over datasets", LEARNED = "learned", MOST_CLASSES = 40;
+const GLYPHS = { x: "✖", circle: "●", "triangle-up": "▲", square: "■", cross: "✚", diamond: "◆", "triangle-down": "▼", star: "★", "triangle-left": "◀", "triangle-right": "▶", "diamond-tall": "⬧", pentagon: "⬟", hexagon: "⬢", octagon: "⯃" };
 const state = { group: 0, place: 0, space: null, curve: LEARNED, hidden: new Set() };
 
 // --- words and numbers
@@ -39,11 +40,11 @@ function curves() {
 }
 
 function classes() {
-  const g = group(), found = g.drops[state.space][state.place];
-  if (!found) return [];
-  const rows = found.classes.map((name, c) => ({
-    name, experience: found.experiences[c], lost: g.methods.map((_, m) => summed(pick(found.lost[m], (each) => each[c]))),
-  }));
+  const g = group(), drops = g.drops[state.space], average = g.places[state.place].average;
+  const rows = (average ? drops : [drops[state.place]]).flatMap((found, d) => found.classes.map((name, c) => ({
+    name: average ? `${g.places[d].key}: ${name}` : name, experience: found.experiences[c],
+    lost: g.methods.map((_, m) => summed(pick(found.lost[m], (each) => each[c]))),
+  })));
   const seen = (row) => row.lost.filter((s, m) => s.mean !== null && !state.hidden.has(g.methods[m].key)).map((s) => s.mean);
   const mean = (row) => { const all = seen(row); return all.length ? all.reduce((a, b) => a + b, 0) / all.length : -Infinity; };
   return rows.filter((row) => row.lost.some((s) => s.mean !== null)).sort((a, b) => mean(b) - mean(a));
@@ -128,22 +129,23 @@ function drawFewShot() {
 }
 
 function drawClasses() {
-  const g = group(), all = classes(), most = all.slice(0, MOST_CLASSES), average = g.places[state.place].average;
-  const what = average ? "Choose a dataset to see which of its classes lost accuracy." : all.length
-    ? `${all.length > most.length ? `The ${most.length} classes (of ${all.length}) that` : "Classes by how much they"} lost on average over the methods shown: accuracy right after a class was learned minus after the last experience, in points; ${g.places[state.place].key}, ${state.space} label space.`
+  const g = group(), all = classes(), most = all.slice(0, MOST_CLASSES);
+  const place = g.places[state.place].average ? "all datasets" : g.places[state.place].key;
+  const what = all.length ? `${all.length > most.length ? `The ${most.length} classes (of ${all.length}) that` : "Classes by how much they"} lost on average over the methods shown: accuracy right after a class was learned minus after the last experience, in points; ${place}, ${state.space} label space.`
     : "No class can have lost accuracy here, or the records hold no counts per class.";
   $("classes-what").textContent = what;
   $("classes-chart").hidden = !all.length;
   $("classes-values").parentElement.hidden = !all.length;
   if (!all.length) return;
-  const label = (row) => plain(row.name.length > 32 ? `${row.name.slice(0, 31)}…` : row.name);
+  const room = innerWidth < 700 ? 18 : 36;
+  const label = (row) => plain(row.name.length > room ? `${row.name.slice(0, room - 1)}…` : row.name);
   const traces = g.methods.map((method, m) => ({
     x: most.map((row) => row.lost[m].mean), y: most.map((_, i) => i), mode: "markers", meta: method.key,
     marker: { symbol: method.symbol, size: 10, color: colour(method) }, hovertemplate: "%{text}<extra></extra>",
-    text: most.map((row) => `<b>${plain(method.name)}</b><br>${label(row)} (Set ${row.experience})<br>lost ${written(row.lost[m])}`),
+    text: most.map((row) => `<b>${plain(method.name)}</b><br>${plain(row.name)} (Set ${row.experience})<br>lost ${written(row.lost[m])}`),
   })).filter((_, m) => shown(g.methods[m]));
   Plotly.react("classes-chart", traces, layout({
-    height: 110 + 22 * most.length, xaxis: { title: { text: "accuracy lost (points)" }, zeroline: true, zerolinecolor: style("--quiet") },
+    height: 110 + 22 * most.length, xaxis: { title: { text: "points lost" }, zeroline: true, zerolinecolor: style("--quiet") },
     yaxis: { tickvals: most.map((_, i) => i), ticktext: most.map(label), range: [most.length - 0.4, -0.6], zeroline: false },
   }), config);
   const methods = g.methods.filter(shown);
@@ -156,13 +158,14 @@ function drawCosts() {
   const g = group(), { space, accuracy } = g.cost, place = state.place;
   $("costs-what").textContent = `Last accuracy, ${placeName(g.places[place])}, ${space} label space, against what learns and how long a run takes (on the machine named below).`;
   for (const [id, of, title] of [["parameters-chart", g.cost.parameters, "trainable parameters"], ["seconds-chart", g.cost.seconds, "seconds a run"]]) {
-    const least = Math.min(...of[place].flatMap((bySeed) => Object.values(bySeed)).filter((x) => x > 0));
+    const costs = of[place].flatMap((bySeed) => Object.values(bySeed)).filter((x) => x > 0);
+    const least = Math.min(...costs), middle = Math.sqrt(least * Math.max(...costs));
     const traces = g.methods.flatMap((method, m) => {
       const x = summed(of[place][m]), y = summed(accuracy[place][m]);
       if (!shown(method) || x.mean === null || y.mean === null) return [];
       return [{
         x: [x.mean > 0 ? x.mean : least / 4], y: [y.mean], mode: "markers+text", text: [plain(method.name)], meta: method.key,
-        textposition: x.mean > 30 * least ? "middle left" : "middle right", cliponaxis: false,
+        textposition: x.mean > middle ? "middle left" : "middle right", cliponaxis: false,
         marker: { symbol: method.symbol, size: 12, color: colour(method) }, error_y: { type: "data", array: [y.std ?? 0], thickness: 1 },
         hovertemplate: `<b>${plain(method.name)}</b><br>${title}: ${x.mean.toLocaleString("en")}<br>${written(y)} %<extra></extra>`,
       }];
@@ -208,7 +211,9 @@ function heat(accuracy) {
 function drawMatrices() {
   const g = group(), digits = g.T > 10 ? 0 : 1;
   $("matrices-what").textContent = `Accuracy (%), mean over seeds, ${placeName(g.places[state.place])}, ${state.space} label space. Rows: experiences learned; columns: the set tested; hatched: undefined.`;
-  $("matrices-grid").style.setProperty("--matrix", `${Math.min(70, Math.max(13, 3 * g.T + 4))}rem`);
+  const cell = g.T > 10 ? 1.45 : 3;  // as in the style sheet
+  $("matrices-grid").style.setProperty("--matrix", `${Math.min(70, Math.max(9.5, cell * g.T + 3))}rem`);
+  $("matrices-grid").classList.toggle("dense", g.T > 10);
   const tables = g.methods.flatMap((method, m) => {
     const found = g.accuracy[state.space][state.place][m], any = Object.values(found)[0];
     if (!shown(method) || !any) return [];
@@ -287,11 +292,11 @@ function controls() {
   const sets = Array.from({ length: g.T }, (_, j) => [j + 1, `Set ${j + 1}`]);
   fill($("curve"), [[LEARNED, "all classes learned so far"], ...sets], state.curve);
   $("methods").replaceChildren(...g.methods.map((method) => {
-    const label = document.createElement("label"), box = element("input", "", { type: "checkbox" }), swatch = element("i", "");
+    const label = document.createElement("label"), box = element("input", "", { type: "checkbox" }), swatch = element("i", GLYPHS[method.symbol] ?? "●", { "aria-hidden": "true" });
     box.checked = shown(method);
     box.dataset.method = method.key;
     box.addEventListener("change", () => { state.hidden[box.checked ? "delete" : "add"](method.key); draw(); });
-    swatch.style.background = colour(method);
+    swatch.style.color = colour(method);
     label.append(box, swatch, method.name);
     return label;
   }));
