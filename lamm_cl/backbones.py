@@ -42,7 +42,7 @@ HUB_WEIGHTS = (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
 URL_CACHE = Path("~/.cache/clip")  # of OpenAI's package and of open_clip
 PATIENCE = 10  # seconds for an answer from a server
 OPENAI_FACTS = {"input_resolution", "context_length", "vocab_size"}  # in OpenAI's checkpoints, beside the weights
-UNREADABLE = (RuntimeError, UnpicklingError, SafetensorError, EOFError, ValueError, KeyError, AttributeError)
+UNREADABLE = (OSError, RuntimeError, UnpicklingError, SafetensorError, EOFError, ValueError, KeyError, AttributeError)
 
 
 def load(backbone: Backbone) -> FrozenCLIP:

@@ -242,7 +242,7 @@ def text_step(model: PromptedCLIP) -> None:
     model.classifier.encode(model.context.text(None, model.classes), model.classes).sum().backward()
 
 
-def growth_with_classes(frozen: FrozenCLIP, counts: list[int], repeats: int) -> Iterator[Measure]:
+def growth_with_classes(frozen: FrozenCLIP, counts: tuple[int, ...], repeats: int) -> Iterator[Measure]:
     """Step time of LAMM and CoOp at several numbers of classes."""
     for method in ("lamm", "coop"):
         for classes in counts:
@@ -337,14 +337,18 @@ def lamm_memory(architecture: str, classes: int) -> Iterator[Measure]:
     yield at_most("lamm_memory", peak["ours"] / 2**20, "MiB", share, 1 / 6, note)
 
 
-def measure(architecture: str, classes: int, repeats: int, images: int, counts: list[int]) -> Iterator[Measure]:
+COUNTS = (10, 50, 100, 500, 1000)  # classes at which the growth of a step is shown
+IMAGES = 48  # JPEG files encoded
+
+
+def measure(architecture: str, classes: int, repeats: int) -> Iterator[Measure]:
     """Everything, one measure after another."""
     torch.set_num_threads(1)
     frozen = random_clip(architecture)
     yield from text_tower(frozen, classes, repeats)
     yield from steps(frozen, classes, repeats)
-    yield from growth_with_classes(frozen, counts, repeats)
+    yield from growth_with_classes(frozen, COUNTS, repeats)
     with tempfile.TemporaryDirectory() as folder:
-        yield from image_encoding(frozen, images, Path(folder))
+        yield from image_encoding(frozen, IMAGES, Path(folder))
     yield from experience_growth(frozen, repeats + 1)
     yield from lamm_memory(architecture, 2 * classes)

@@ -11,22 +11,24 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from lamm_cl.errors import UserError, did_you_mean
+from lamm_cl.files import refusal
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
     from lamm_cl.config import Card, Scenario
+    from lamm_cl.estimate import Sizes
     from lamm_cl.sweep import Event, Run, Settings
 
 # Heavy imports stay inside the commands: `--help`, `list` and `show` answer at once.
 
-FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
 RESULTS = "results folder of a scenario, as results/demo"
 KINDS = (
     *("degradation", "degradation-per-dataset", "incremental", "base-to-new", "ablation", "domain-generalisation"),
@@ -48,10 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if error.errno == errno.EPIPE:  # the reader of our output went away: lamm-cl list | head
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        if error.errno not in FULL_OR_FORBIDDEN:
+        if (told := refusal(error)) is None:
             raise
-        where = error.filename or "writing"
-        _complain(f"{where}: {error.strerror}; when that is mended, the same command goes on")
+        _complain(told)
         return 2
     except KeyboardInterrupt:
         _complain("interrupted; finished runs are kept, the same command goes on from here")
@@ -99,6 +100,8 @@ def _parser() -> argparse.ArgumentParser:
     _report_parser(commands)
     _list_parser(commands)
     _show_parser(commands)
+    _data_parser(commands)
+    _bench_parser(commands)
     return parser
 
 
@@ -129,6 +132,14 @@ def _run_parser(commands: argparse._SubParsersAction) -> None:
     )
     run.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
     run.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes, one thread each (default: 1)")
+    run.add_argument("--report", action="store_true", help="at the end, also write the page of 'lamm-cl report'")
+    run.add_argument(
+        "--save-every",
+        type=_seconds,
+        default=30,
+        metavar="SECONDS",
+        help="least time between saved states of a run; a kill costs that much and an epoch (default: 30)",
+    )
     run.add_argument("--dry-run", action="store_true", help="print what would be done, write nothing")
     run.set_defaults(command=_run)
 
@@ -206,10 +217,42 @@ def _show_parser(commands: argparse._SubParsersAction) -> None:
     show.set_defaults(command=_show)
 
 
+def _bench_parser(commands: argparse._SubParsersAction) -> None:
+    text = "Measure the fast paths against the released amount of work, in one process, interleaved; minutes at ViT-B/16."
+    bench = commands.add_parser("bench", help="measure speed and memory as ratios", description=text)
+    bench.add_argument("--backbone", default="ViT-B-16-quickgelu", metavar="ARCH", help="open_clip architecture, random weights")
+    bench.add_argument("--classes", type=_positive, default=50, metavar="N", help="classes of the training steps (default 50)")
+    bench.add_argument("--repeats", type=_positive, default=2, metavar="N", help="turns; the least time counts (default 2)")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="also write {name, value, unit, ratio, target, met} entries")
+    bench.set_defaults(command=_bench)
+
+
+def _data_parser(commands: argparse._SubParsersAction) -> None:
+    text = "list, check or download datasets"
+    data = commands.add_parser("data", help=text, description=f"{text.capitalize()}.")
+    verbs = data.add_subparsers(metavar="list|check|fetch", required=True)
+    listing = verbs.add_parser("list", help="what there is, and where it is expected")
+    check = verbs.add_parser("check", help="what is there, what is missing, which images cannot be read, what to do")
+    check.add_argument("name", nargs="*", metavar="NAME", help="a dataset, or a path (default: all of the data root)")
+    check.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes (default: 1)")
+    check.add_argument("--cache", type=Path, metavar="DIR", help="of listings (default: ~/.cache/lamm-cl)")
+    fetch = verbs.add_parser("fetch", help="download and unpack a dataset, where its licence allows it")
+    fetch.add_argument("name", metavar="NAME", help="a dataset")
+    for verb, command in ((listing, _data_list), (check, _data_check), (fetch, _data_fetch)):
+        verb.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the datasets (default: $LAMM_CL_DATA)")
+        verb.set_defaults(command=command)
+
+
 def _positive(text: str) -> int:
     if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", text):
+        raise argparse.ArgumentTypeError(f"expected seconds, 0 or more, got {text!r}")
+    return float(text)
 
 
 def _seed(text: str) -> int:
@@ -231,19 +274,26 @@ def _run(args: argparse.Namespace) -> int:
     runs = _planned(args)
     folder = args.results / runs[0].scenario.name
     _check_writable(folder)
+    if args.report:
+        from lamm_cl import page
+
+        page.check_installed()  # told now, not after hours
     todo = sweep.unfinished(runs)
     if args.dry_run:
-        return _print_plan(runs, todo)
+        return _print_plan(runs, todo) or _print_estimate(todo, args)
+    sweep.tidy([run for run in runs if run not in todo])
     if not todo:
         _say(f"nothing to do: all {len(runs)} runs are finished")
-        return 0 if _derived_is_fresh(folder) else _derive(runs[0].scenario, folder)
-    settings = sweep.Settings(_data_root(args), _cache(args), args.device, min(args.jobs, len(todo)))
+        fresh = _derived_is_fresh(folder) and (not args.report or _is_newer(folder / "report.html", folder))
+        return 0 if fresh else _derive(runs[0].scenario, folder, args.report)
+    jobs = min(args.jobs, len(todo))
+    settings = sweep.Settings(_data_root(args), _cache(args), args.device, jobs, args.save_every)
     _check_data(todo, settings)
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here or in a worker; see sweep._one_thread
     failures, finished = _execute(todo, len(runs), settings)
     if not finished and all(event.mistake for event in failures):
         raise UserError(failures[0].text)
-    status = _derive(runs[0].scenario, folder) if finished else 0
+    status = _derive(runs[0].scenario, folder, args.report) if finished else 0
     return _print_failures(failures) if failures else status
 
 
@@ -260,18 +310,19 @@ def _planned(args: argparse.Namespace) -> "list[Run]":
         scenario = config.replace_backbone(scenario, args.backbone, args.precision)
     lists = {"datasets": args.dataset, "methods": methods, "shots": args.shots, "seeds": args.seed}
     runs = sweep.plan(scenario, args.results, **{name: list(dict.fromkeys(given)) for name, given in lists.items()})
-    _check_names(scenario, runs, _data_root(args))
+    names = [*(run.dataset for run in runs), *filter(None, [scenario.train_on])]
+    _check_names(f"{scenario.name}: datasets", names, _data_root(args))
     return runs
 
 
-def _check_names(scenario: "Scenario", runs: "list[Run]", data_root: Path | None) -> None:
+def _check_names(where: str, names: Iterable[str], data_root: Path | None) -> None:
     from lamm_cl import data
 
     known = [info.name for info in data.names()]
-    for name in dict.fromkeys([*(run.dataset for run in runs), *filter(None, [scenario.train_on])]):
+    for name in dict.fromkeys(names):
         own = Path(name).expanduser().exists() or (data_root and (data_root / name).exists())
         if data.canonical(name) not in known and not own:
-            raise UserError(f"{scenario.name}: datasets: no dataset {name!r}{did_you_mean(name, known)}")
+            raise UserError(f"{where}: no dataset {name!r}{did_you_mean(name, known)}")
 
 
 def _check_writable(folder: Path) -> None:
@@ -292,7 +343,8 @@ def _check_data(runs: "list[Run]", settings: "Settings") -> None:
         if train_on := runs[0].scenario.train_on:
             dataset = data.learned_from(dataset, data.load(train_on, settings.data_root, settings.cache))
         if not len(dataset.train):
-            raise UserError(f"{name}: has test images only; learn its classes from another dataset, with train_on in the scenario, as in lamm-table1")
+            others = "learn its classes from another dataset, with train_on in the scenario, as in lamm-table1"
+            raise UserError(f"{name}: has test images only; {others}")
         shots = {run.shots for run in runs if run.dataset == name} - {"full"}
         for note in (*dataset.notes, *(data.too_few(dataset.train.labels, dataset.classes, k) for k in sorted(shots))):
             if note:
@@ -326,6 +378,54 @@ def _print_plan(runs: "list[Run]", todo: "list[Run]") -> int:
     return 0
 
 
+def _print_estimate(todo: "list[Run]", args: argparse.Namespace) -> int:
+    """Images, time and disk, from a speed measured now on random weights of the scenario's architecture."""
+    if not todo:
+        return 0
+    from lamm_cl import estimate, sweep
+    from lamm_cl.config import HUB
+
+    scenario = todo[0].scenario
+    sizes = {name: _sizes(name, scenario.train_on, args) for name in dict.fromkeys(run.dataset for run in todo)}
+    work = estimate.work(todo, sizes)
+    _say(f"images to encode: {work.encoded:,} once for all methods; {work.prompted:,} passes of images with prompts")
+    backbone = scenario.backbone
+    if backbone.architecture.startswith(HUB):
+        _say("no estimate of time: the architecture is in the repository")
+        return 0
+    device = sweep.device(args.device)
+    speed = estimate.speed(backbone.architecture, backbone.precision, device)
+    _say(
+        f"measured here ({device}, one thread, {backbone.architecture} with random weights, {backbone.precision}): "
+        f"{speed.images:.1f} images/s, {speed.prompts:.1f} prompts/s forward and backward"
+    )
+    parts = [_duration(seconds) for seconds in work.seconds(speed)]
+    _say(
+        f"time in one process: about {_duration(sum(work.seconds(speed)))} (encoding images {parts[0]}, images with "
+        f"prompts {parts[1]}, learning text prompts {parts[2]}); reading images and testing come on top"
+    )
+    _say(f"disk: about {work.encoded * speed.D * 4 / 1e9:.2f} GB of features in {_cache(args) / 'features'}")
+    return 0
+
+
+def _sizes(name: str, train_on: str | None, args: argparse.Namespace) -> "Sizes":
+    """Of the dataset as it lies there, else as published."""
+    from lamm_cl import data
+    from lamm_cl.estimate import Sizes
+
+    published = {info.name: info for info in data.names()}
+    try:
+        dataset = data.load(name, _data_root(args), _cache(args))
+        if train_on:
+            dataset = data.learned_from(dataset, data.load(train_on, _data_root(args), _cache(args)))
+        return Sizes(len(dataset.classes), len(dataset.train), len(dataset.test))
+    except UserError:
+        if (info := published.get(data.canonical(name))) is None:
+            raise
+        source = published.get(data.canonical(train_on or name), info)
+        return Sizes(info.classes, source.train, info.test)
+
+
 def _print_failures(failures: "list[Event]") -> int:
     for event in failures:
         where = "" if event.mistake else f" (see {event.run.folder / 'traceback.txt'})"
@@ -336,23 +436,32 @@ def _print_failures(failures: "list[Event]") -> int:
 
 def _derived(folder: Path) -> list[Path]:
     tables = [f"tables/degradation.{end}" for end in ("csv", "md", "tex")]
-    figures = [f"figures/{stem}.{end}" for stem in ("forgetting_curves", "accuracy_matrix") for end in ("png", "svg")]
+    figures = [f"figures/{stem}.{end}" for stem in ("forgetting_curves", "accuracy_matrix") for end in ("png", "pdf")]
     return [folder / name for name in (*tables, *figures)]
 
 
 def _derived_is_fresh(folder: Path) -> bool:
-    records = (folder / "records.csv").stat().st_mtime if (folder / "records.csv").exists() else float("inf")
-    return all(path.exists() and path.stat().st_mtime >= records for path in _derived(folder))
+    return all(_is_newer(path, folder) for path in _derived(folder))
 
 
-def _derive(scenario: "Scenario", folder: Path) -> int:
+def _is_newer(path: Path, folder: Path) -> bool:
+    records = folder / "records.csv"
+    return path.exists() and records.exists() and path.stat().st_mtime >= records.stat().st_mtime
+
+
+def _derive(scenario: "Scenario", folder: Path, with_page: bool) -> int:
     """Tables and figures from the records. In processes of their own: what trains and what draws share files only."""
+    from lamm_cl import locks
+
     at_once = "few-shot" if len(scenario.shots) > 1 else "ablation"  # one experience: nothing can degrade
+    at_once = "domain-generalisation" if scenario.train_on else at_once
     kind = at_once if scenario.experiences == 1 else "degradation"
-    for command in (["table", "--write", "--kind", kind], ["plot"]):
-        done = subprocess.run([sys.executable, "-m", "lamm_cl", *command, str(folder)], check=False)
-        if done.returncode:
-            return done.returncode
+    commands = [["table", "--write", "--kind", kind], ["plot"], *([["report"]] if with_page else [])]
+    with locks.waited(folder):  # another process that ends now would write them too
+        for command in commands:
+            done = subprocess.run([sys.executable, "-m", "lamm_cl", *command, str(folder)], check=False)
+            if done.returncode:
+                return done.returncode
     return 0
 
 
@@ -414,10 +523,10 @@ class _Lines(_Progress):
 
     def show(self, event: "Event") -> None:
         self.failed += event.kind == "failed"
-        if event.kind == "started" or (event.kind == "progress" and time.monotonic() - self.last < self.EVERY):
+        if event.kind == "started" or (event.kind in ("progress", "elsewhere") and time.monotonic() - self.last < self.EVERY):
             return
         self.last = time.monotonic()
-        what = event.text if event.kind == "progress" else event.kind
+        what = event.text if event.kind in ("progress", "elsewhere") else event.kind
         clock = time.strftime("%H:%M:%S")
         _say(f"{clock} {self.share:4.0%}  {self.done}/{self.total}  {event.run}: {what}; {self.left()} left")
 
@@ -563,13 +672,126 @@ def _list_datasets() -> int:
 
 
 def _list_backbones() -> int:
-    table = _new_table("architecture", "weights", "what")
-    table.add_row("lamm-cl-mini", "embedded", "the tiny CLIP inside the package: 48 x 48 pixels, 4 blocks a tower")
-    table.add_row("ViT-B-16", "openai", "the papers' CLIP; open_clip downloads it")
-    table.add_row("ViT-B-32", "openai", "the same at half the resolution of patches")
-    table.add_row("ViT-L-14", "openai", "larger")
-    table.add_row("any of open_clip", "a tag of open_clip, or a file", "RN50 and its kin take text prompts only")
+    from lamm_cl import registry
+
+    table = _new_table("architecture", "kind", "pixels", "weights")
+    table.add_row("lamm-cl-mini", "ViT", "48", "embedded (the tiny CLIP inside the package)")
+    for name, kind, pixels, tags in registry.architectures():
+        quick = "for a file of weights that needs QuickGELU, as OpenAI's" if name.endswith("-quickgelu") else ""
+        table.add_row(name, kind, str(pixels), _joined(tags) or quick or "a file")
+    _show_table(table)
+    _say("All take text prompts; methods that prompt the image tower (maple, comma) need a ViT. Weights may also be")
+    _say("a file, --backbone ViT-B-16-quickgelu:path/to/file, or a repository, --backbone hf-hub:OWNER/NAME.")
+    return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    import json
+
+    from lamm_cl import bench
+    from lamm_cl.files import write_atomic
+
+    found = []
+    for measure in bench.measure(args.backbone, args.classes, args.repeats):
+        found.append(measure)
+        _say(f"{measure.name}: {measure.value:.3g} {measure.unit}  {measure.note}")
+    table = _new_table("what", "value", "ratio", "target", "met", "against")
+    for m in found:
+        ratio = "" if m.ratio is None else f"{m.ratio:.3g}"
+        met = {True: "yes", False: "no", None: ""}[m.met]
+        table.add_row(m.name, f"{m.value:.3g} {m.unit}", ratio, m.target or "", met, m.note)
+    _show_table(table)
+    if args.json:
+        keys = ("name", "value", "unit", "ratio", "target", "met")
+        write_atomic(args.json, json.dumps([{key: getattr(m, key) for key in keys} for m in found], indent=1) + "\n")
+    return 0
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+def _data_list(args: argparse.Namespace) -> int:
+    from lamm_cl import data
+
+    table = _new_table("name", "classes", "train", "test", "GB", "licence", "source", "where", "here")
+    root = _data_root(args)
+    for info in data.names():
+        where = "embedded" if info.embedded else f"DATA_ROOT/{info.folder}"
+        here = info.embedded or (root and (root / info.folder).is_dir())
+        counts = [f"{number:,}" for number in (info.classes, info.train, info.test)]
+        table.add_row(
+            info.name, *counts, f"{info.gigabytes:g}", info.licence, info.source, where, "yes" if here else "no"
+        )
     return _show_table(table)
+
+
+def _data_check(args: argparse.Namespace) -> int:
+    """Without names: all that is there, and a line for what is not. Status 1 where a run would fail."""
+    from lamm_cl import data
+
+    root = _data_root(args)
+    if root is not None and not root.is_dir():
+        raise UserError(f"--data-root {root}: no such folder")
+    _check_names("data check", args.name, root)
+    names, missing = args.name, []
+    if not names:
+        files = [info for info in data.names() if not info.embedded]
+        if root is None:
+            raise UserError("data check: which data? give NAMEs, or a folder with --data-root (or $LAMM_CL_DATA)")
+        missing = [info.name for info in files if not (root / info.folder).is_dir()]
+        names = [info.name for info in files if info.name not in missing]
+    with _checking() as progress:
+        findings = data.check(names, root, _cache(args), jobs=args.jobs, progress=progress)
+        absent = data.check(missing, root, _cache(args))
+    for finding in findings:
+        _say(f"{finding.level:<8} {finding.dataset}: {finding.text}" + (f"; {finding.fix}" if finding.fix else ""))
+    for finding in absent:
+        _say(f"absent   {finding.dataset}: {finding.fix}")
+    problems = sum(finding.level == "problem" for finding in findings)
+    _say(f"{len(names)} datasets checked, {problems} problems" + (f", {len(missing)} absent" if missing else ""))
+    return 1 if problems else 0
+
+
+@contextmanager
+def _checking() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar on a terminal, nothing elsewhere."""
+    if not _console().is_terminal:
+        yield lambda dataset, done, total: None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=_console(), transient=True) as bars:
+        tasks: dict[str, int] = {}
+
+        def show(dataset: str, done: int, total: int) -> None:
+            if dataset not in tasks:
+                tasks[dataset] = bars.add_task(dataset, total=total)
+            if done % 100 == 0 or done == total:
+                bars.update(tasks[dataset], completed=done)
+
+        yield show
+
+
+def _data_fetch(args: argparse.Namespace) -> int:
+    from lamm_cl import data
+
+    root = _data_root(args)
+    if root is None:
+        raise UserError("data fetch: where to? give a folder with --data-root (or $LAMM_CL_DATA)")
+    last = [0.0]
+
+    def show(file: str, done: int, total: int | None) -> None:
+        if time.monotonic() - last[0] > 5:
+            last[0] = time.monotonic()
+            of = f" of {total / 1e6:,.0f}" if total else ""
+            _say(f"{file}: {done / 1e6:,.0f}{of} MB")
+
+    folders = data.fetch(data.canonical(args.name), root, show)
+    for folder in folders:
+        _say(f"wrote {folder}")
+    if not folders:
+        _say(f"nothing to do: {data.canonical(args.name)} is there")
+    return 0
 
 
 def _show(args: argparse.Namespace) -> int:

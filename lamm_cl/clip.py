@@ -152,8 +152,8 @@ class FrozenCLIP:
         end = x.shape[1]
         if prompts.first is not None:
             x = torch.cat([x, prompts.first.expand(len(x), -1, -1)], dim=1)
-        x = transformer.run(v.transformer.resblocks, v.ln_pre(x), prompts.deep, start=end, causal=False)
-        return F.normalize((v.ln_post(x[:, 0]) @ v.proj).float(), dim=-1)
+        x = transformer.run_to_first(v.transformer.resblocks, v.ln_pre(x), prompts.deep, start=end)
+        return F.normalize((v.ln_post(x) @ v.proj).float(), dim=-1)
 
 
 def hash_of(tensors: dict[str, Tensor]) -> str:

@@ -243,14 +243,19 @@ def load(results: Sequence[Path]) -> list[Row]:
 
 def write_records_csv(results: Path) -> Path:
     """Write results/records.csv anew from the records."""
+    path = results / "records.csv"
+    write_atomic(path, records_csv(results))
+    return path
+
+
+def records_csv(results: Path) -> str:
+    """The content of results/records.csv: it follows from the records."""
     lines = [
         [csv_text(field) if isinstance(field, str) else field for field in row[:-1]]
         + ["" if row.accuracy is None else f"{row.accuracy:.6f}"]
         for row in load([results])
     ]
-    path = results / "records.csv"
-    write_atomic(path, csv_lines([list(Row._fields), *lines]))
-    return path
+    return csv_lines([list(Row._fields), *lines])
 
 
 def csv_lines(lines: Iterable[Sequence]) -> str:

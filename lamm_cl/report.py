@@ -21,6 +21,7 @@ from lamm_cl.tables import BEST, MEASURED, SECOND, Column, Number, Table, of_kin
 
 # What fits a page of LaTeX: wider and longer tables are broken into several.
 MOST_COLUMNS, MOST_ROWS = 13, 48
+WIDE = 8  # columns; more stand closer together
 
 
 def write_tables(results: Path) -> list[Path]:
@@ -88,9 +89,9 @@ def to_latex(tables: Sequence[Table]) -> str:
 
 def _latex(table: Table) -> str:
     """One float, or several where there are too many columns or rows for one."""
-    rows = _shown(table)
+    rows, whole = _shown(table), _shown(table, every=True)
     blocks = [
-        (rows[top : top + MOST_ROWS], slice(left, left + MOST_COLUMNS))
+        ([whole[top], *rows[top + 1 : top + MOST_ROWS]], slice(left, left + MOST_COLUMNS))  # no float begins without labels
         for top in range(0, len(rows), MOST_ROWS)
         for left in range(0, len(table.columns), MOST_COLUMNS)
     ]
@@ -115,6 +116,7 @@ def _float(table: Table, rows: "list[_Row]", columns: slice, caption: str) -> st
             "\\begin{table}[tp]",
             "\\centering",
             f"\\caption{{{caption}}}",
+            *(["\\setlength{\\tabcolsep}{3pt}"] if len(keys) > WIDE else []),
             "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%",
             f"\\begin{{tabular}}{{{'l' * len(table.heads)}{'r' * len(keys)}}}",
             "\\toprule",

@@ -6,6 +6,7 @@ be done in any order, at any number of jobs, in several calls, and give the same
 
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -21,13 +22,18 @@ from typing import Any, Literal
 
 import yaml
 
-from lamm_cl import data, yaml_facts
+from lamm_cl import data, locks, yaml_facts
 from lamm_cl.config import Card, Scenario, card_for, content_hash, difference, identity
 from lamm_cl.errors import UserError
-from lamm_cl.files import write_atomic
-from lamm_cl.records import read_record, write_records_csv
+from lamm_cl.files import refusal, remove_leftovers, write_atomic
+from lamm_cl.records import read_record, records_csv
 
 PATIENCE = 15  # seconds that an interrupted worker gets to finish the write in progress
+RETRY = 0.5  # seconds before a run that another process does is looked at again
+OUT_OF_MEMORY = (
+    "out of GPU memory; another program on this GPU? fewer --jobs; a smaller training.batch in a card of one's own; "
+    "--precision bf16; or --device cpu"
+)
 
 
 @dataclass(frozen=True)
@@ -64,14 +70,18 @@ class Settings:
     cache: Path
     device: str
     jobs: int
+    save_every: float = 30  # seconds between saved states of a run; what a kill can cost, and an epoch
 
 
 @dataclass(frozen=True)
 class Event:
-    """What happened to a run. `share` of it is done (0 to 1); `text` says where it is, or why it failed."""
+    """What happened to a run. `share` of it is done (0 to 1); `text` says where it is, or why it failed.
+
+    `elsewhere`: another process does it just now.
+    """
 
     run: Run
-    kind: Literal["started", "progress", "finished", "failed"]
+    kind: Literal["started", "progress", "finished", "failed", "elsewhere"]
     share: float = 0.0
     text: str = ""
     mistake: bool = False  # failed because of the user's files or flags, not because of a defect
@@ -109,8 +119,9 @@ def unfinished(runs: Sequence[Run]) -> list[Run]:
 def execute(runs: Sequence[Run], settings: Settings, report: Callable[[Event], None]) -> list[Event]:
     """Do the runs -> the events of those that failed. One that fails does not stop the others.
 
-    A crash leaves traceback.txt in the run's folder. records.csv is rewritten after every run. On an interrupt the runs
-    in progress stop (their state stays on disk) and the interrupt goes on to the caller.
+    A crash leaves traceback.txt in the run's folder. records.csv is rewritten after every run. A run that another process
+    does is looked at again until it is finished there, or free. On an interrupt the runs in progress stop (their state
+    stays on disk) and the interrupt goes on to the caller.
     """
     failures = []
     events = _here(runs, settings, report) if settings.jobs == 1 else _in_workers(runs, settings)
@@ -171,38 +182,89 @@ def _publish(run: Run) -> None:
     """Bring what is derived from the records up to date: scenario.yaml and records.csv of the results folder."""
     folder = run.folder.parents[3]
     facts = run.scenario.model_dump(mode="json")
-    write_atomic(folder / "scenario.yaml", yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=120))
     (run.folder / "traceback.txt").unlink(missing_ok=True)
-    write_records_csv(folder)
+    with locks.waited(folder):
+        _write_derived(folder / "scenario.yaml", yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=120))
+        _write_derived(folder / "records.csv", records_csv(folder))
+
+
+def _write_derived(path: Path, content: str) -> None:
+    remove_leftovers(path)
+    write_atomic(path, content)
+
+
+def tidy(finished: Sequence[Run]) -> None:
+    """What a kill between a run's record and its end left behind is removed, and records.csv brought up to date."""
+    for run in finished:
+        shutil.rmtree(run.folder / "state", ignore_errors=True)
+    for folder, run in {run.folder.parents[3]: run for run in finished}.items():
+        path = folder / "records.csv"
+        if not path.exists() or path.read_bytes() != records_csv(folder).encode():
+            _publish(run)
 
 
 # --- one process ------------------------------------------------------------------------------------------------------
 
 
 def _here(runs: Sequence[Run], settings: Settings, report: Callable[[Event], None]) -> Iterator[Event]:
-    for run in runs:
+    waiting = deque(runs)
+    while waiting:
+        run = waiting.popleft()
         yield Event(run, "started")
-        yield _outcome(run, settings, report)
+        event = _outcome(run, settings, report)
+        if event.kind == "elsewhere":
+            waiting.append(run)
+        yield event
 
 
 def _outcome(run: Run, settings: Settings, tell: Callable[[Event], None]) -> Event:
-    """Do one run; whatever goes wrong in it is its own failure. Interrupts pass."""
+    """Do one run, unless another process does it just now or did; what goes wrong is its own failure. Interrupts pass."""
+    try:
+        with locks.held(run.folder) as lock:
+            if _finished(run):
+                return Event(run, "finished", 1.0)
+            _train(run, settings, lock, tell)
+    except (locks.Busy, locks.Lost) as other:
+        time.sleep(RETRY)
+        return Event(run, "elsewhere", text=str(other))
+    except Exception as error:  # the boundary between runs: told, kept in traceback.txt, and the others go on
+        return _failure(run, error)
+    return Event(run, "finished", 1.0)
+
+
+def _train(run: Run, settings: Settings, lock: locks.Lock, tell: Callable[[Event], None]) -> None:
     from lamm_cl import train  # imports torch and Avalanche, which planning and listing do without
 
-    try:
-        with _one_thread():
-            train.run(
-                run,
-                data_root=settings.data_root,
-                cache=settings.cache,
-                device=_device(settings.device),
-                progress=lambda at: tell(Event(run, "progress", *_position(at))),
-            )
-    except UserError as error:
-        return Event(run, "failed", text=str(error), mistake=True)
-    except Exception:  # the boundary between runs: told, kept in traceback.txt, and the others of a long sweep go on
-        return Event(run, "failed", text=traceback.format_exc())
-    return Event(run, "finished", 1.0)
+    def progress(at: Any) -> None:
+        lock.check()
+        tell(Event(run, "progress", *_position(at)))
+
+    for name in ("state/state.safetensors", "learned.safetensors", "record.json"):
+        remove_leftovers(run.folder / name)
+    with _one_thread():
+        train.run(
+            run,
+            data_root=settings.data_root,
+            cache=settings.cache,
+            device=device(settings.device),
+            progress=progress,
+            save_every=settings.save_every,
+        )
+
+
+def _failure(run: Run, error: Exception) -> Event:
+    """A mistake, a full disk or a lost permission in one line; a defect with its traceback, whose last line tells."""
+    import torch
+
+    told = str(error) if isinstance(error, UserError) else refusal(error) if isinstance(error, OSError) else None
+    if told:
+        return Event(run, "failed", text=told, mistake=True)
+    text = "".join(traceback.format_exception(error))
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        error.__traceback__ = None  # it holds the tensors
+        torch.cuda.empty_cache()
+        text += f"{OUT_OF_MEMORY}\n"
+    return Event(run, "failed", text=text)
 
 
 def _position(at: Any) -> tuple[float, str]:
@@ -215,7 +277,8 @@ def _position(at: Any) -> tuple[float, str]:
     return share, f"experience {at.experience}/{at.experiences}{epoch}, {at.stage}"
 
 
-def _device(wanted: str) -> str:
+def device(wanted: str) -> str:
+    """auto, cpu or cuda -> cpu or cuda."""
     import torch
 
     found = torch.cuda.is_available()
@@ -283,7 +346,9 @@ def _in_workers(runs: Sequence[Run], settings: Settings) -> Iterator[Event]:
                 worker = next(worker for worker in workers if worker.pipe is pipe)
                 event = worker.receive()
                 yield event
-                if event.kind in ("finished", "failed"):
+                if event.kind == "elsewhere":
+                    waiting.append(event.run)
+                if event.kind != "progress":
                     worker.run = None
                     if not worker.process.is_alive():
                         workers.remove(worker)

@@ -27,12 +27,22 @@ class Prefix:
         return self.keys[0].shape[-2]
 
 
+def split_heads(block: nn.Module, x: Tensor, n: int) -> tuple[Tensor, ...]:
+    """(N, L, n d) -> n x (N, h, L, d/h)."""
+    return x.unflatten(-1, (n, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+
+
 def project(block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values of a block for its raw input: (N, L, d) -> 3 x (N, h, L, d/h)."""
-    qkv = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
-    heads = qkv.unflatten(-1, (3, block.attn.num_heads, -1))
-    q, k, v = heads.permute(2, 0, 3, 1, 4)
-    return q, k, v
+    return split_heads(block, F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias), 3)
+
+
+def project_one(block: nn.Module, x: Tensor, at: tuple) -> tuple[Tensor, Tensor, Tensor]:
+    """As `project`, with the query of one position a sequence: `at` picks (N, d) from (N, L, d)."""
+    x, W, b = block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias
+    d = W.shape[1]
+    (q,) = split_heads(block, F.linear(x[at].unsqueeze(1), W[:d], b[:d]), 1)
+    return q, *split_heads(block, F.linear(x, W[d:], b[d:]), 2)
 
 
 def finish(block: nn.Module, x: Tensor, attended: Tensor) -> Tensor:
@@ -57,6 +67,15 @@ def run(blocks: nn.ModuleList, x: Tensor, deep: list[Tensor], start: int, causal
     return x
 
 
+def run_to_first(blocks: nn.ModuleList, x: Tensor, deep: list[Tensor], start: int) -> Tensor:
+    """As `run`, without a mask, for who reads position 0 alone: (N, L, d) -> (N, d)."""
+    x = run(blocks[:-1], x, deep, start, causal=False)
+    if len(deep) >= len(blocks) - 1 > 0:
+        x = replace(x, deep[len(blocks) - 2], start)
+    q, k, v = project_one(blocks[-1], x, (slice(None), 0))
+    return finish(blocks[-1], x[:, :1], F.scaled_dot_product_attention(q, k, v)).squeeze(1)
+
+
 def run_prefix(blocks: nn.ModuleList, x: Tensor, deep: list[Tensor], start: int) -> Prefix:
     """The shared prefix x (N, P, d) through all blocks, keeping what later positions look at."""
     keys, values = [], []
@@ -78,12 +97,14 @@ def run_suffix(blocks: nn.ModuleList, x: Tensor, prefix: Prefix, eot: Tensor) ->
     """
     P, S = prefix.length, x.shape[1]
     mask = torch.ones(S, P + S, dtype=torch.bool, device=x.device).tril(P)
-    rows = torch.arange(len(x), device=x.device)
-    for i, (block, k0, v0) in enumerate(zip(blocks, prefix.keys, prefix.values)):
-        q, k, v = project(block, x)
-        k, v = torch.cat([spread(k0, len(x)), k], dim=2), torch.cat([spread(v0, len(x)), v], dim=2)
+    at = torch.arange(len(x), device=x.device), eot
+    for i, (block, k0, v0) in enumerate(zip(blocks, prefix.keys, prefix.values, strict=True)):
         if i + 1 == len(blocks):
-            q, x, mask = q[rows, :, eot].unsqueeze(2), x[rows, eot].unsqueeze(1), mask[eot][:, None, None]
+            q, k, v = project_one(block, x, at)
+            x, mask = x[at].unsqueeze(1), mask[eot][:, None, None]
+        else:
+            q, k, v = project(block, x)
+        k, v = torch.cat([spread(k0, len(q)), k], dim=2), torch.cat([spread(v0, len(q)), v], dim=2)
         x = finish(block, x, F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
     return x.squeeze(1)
 

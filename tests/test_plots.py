@@ -1,6 +1,7 @@
 """Figures: what they hold, that they never change, and that they survive any records."""
 
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import matplotlib
@@ -11,7 +12,7 @@ from PIL import Image
 
 from lamm_cl import plots
 from lamm_cl.errors import UserError
-from lamm_cl.records import runs_in
+from lamm_cl.records import ModelFacts, Unfit, runs_in
 
 OWN = np.array([[50, 40], [90, 35], [70, 80]])
 
@@ -53,7 +54,7 @@ def test_a_forgetting_curve_is_the_mean_over_seeds_after_0_to_T_experiences(tmp_
 
 def test_figures_are_png_of_200_dpi_or_more_and_svg_and_the_same_bytes_when_drawn_again(tmp_path):
     folder = results(tmp_path / "demo")
-    for draw in (plots.plot_forgetting, plots.plot_matrix, plots.plot_few_shot):
+    for draw in (plots.plot_forgetting, plots.plot_incremental, plots.plot_matrix, plots.plot_few_shot, plots.plot_cost):
         first = [path.read_bytes() for path in draw([folder], tmp_path / "first")]
         second = draw([folder], tmp_path / "second")
 
@@ -139,9 +140,7 @@ def test_few_shot_curves_put_the_number_of_shots_on_the_axis(tmp_path, figures):
 
 
 def test_a_method_run_with_few_shots_only_has_its_few_shot_curve(tmp_path, figures):
-    folder = write(
-        tmp_path / "demo", [record(OWN, shots=16), record(OWN, shots=1), record(OWN, method="lamm", shots=1)]
-    )
+    folder = write(tmp_path / "demo", [record(OWN, shots=16), record(OWN, shots=1), record(OWN, method="lamm", shots=1)])
 
     plots.plot_few_shot([folder], tmp_path / "few")
 
@@ -158,9 +157,66 @@ def test_names_of_any_kind_a_missing_run_and_one_experience_can_be_drawn(tmp_pat
     one = record([[50], [80]], dataset=weird, method=weird)
     folder = write(tmp_path / "demo", [one, record([[50], [80]], dataset="b", method="coop")])
 
-    for draw in (plots.plot_forgetting, plots.plot_matrix, plots.plot_few_shot):
+    for draw in (plots.plot_forgetting, plots.plot_incremental, plots.plot_matrix, plots.plot_few_shot, plots.plot_cost):
         _, svg, _ = draw([folder], tmp_path / draw.__name__)
         assert ElementTree.parse(svg).getroot().tag.endswith("svg")
+
+
+def test_incremental_curves_show_the_joint_accuracy_on_all_classes_learned_so_far(tmp_path, figures):
+    plots.plot_incremental([results(tmp_path / "demo")], tmp_path / "learned")
+
+    (panel,) = panels(figures[0])
+    assert panel.lines[0].get_xdata().tolist() == [1, 2]
+    # joint counts of 100 are half of own: seeds 1, 2, 3 have 45, 46, 46 and (35 + 40, 36 + 41, 36 + 41) of 200
+    assert panel.lines[0].get_ydata() == pytest.approx([np.mean([45, 46, 46]), np.mean([75, 77, 77]) / 2])
+
+
+def per_class(seed, learned, now, **options):
+    """A record of three classes in two experiences (two, one), ten images each, that counts its classes."""
+    counts = {(0, 1): (0, 0), (1, 1): learned, (2, 1): now, (0, 2): (0,), (1, 2): (0,), (2, 2): (5,)}
+    one = record([[sum(counts[i, j]) for j in (1, 2)] for i in range(3)], seed=seed, total=(20, 10), **options)
+    one = replace(one, counts=tuple(c for c in one.counts if c.label_space == "own"))
+    facts = {"classes": ("ant", "bee", "cat"), "order": (0, 1, 2), "experiences": (2, 1), "test_per_class": (10, 10, 10)}
+    kept = tuple(replace(c, correct_per_class=counts[c.trained, c.tested]) for c in one.counts)
+    return replace(one, dataset=replace(one.dataset, **facts), counts=kept)
+
+
+def test_class_drops_are_the_points_lost_since_learned_most_on_top_mean_over_seeds(tmp_path, figures):
+    runs = [per_class(1, (8, 9), (7, 3)), per_class(2, (8, 9), (8, 5)), per_class(1, (5, 5), (5, 5), method="lamm")]
+
+    plots.plot_class_drops([write(tmp_path / "demo", runs)], tmp_path / "drops")
+
+    (panel,) = panels(figures[0])
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["bee", "ant"]  # cat came last: it cannot lose
+    points = sorted((line.get_ydata()[0], line.get_xdata()[0]) for line in panel.lines if line.get_marker() != "None")
+    assert points == [(-1, 0), (-1, 5), (0, 0), (0, 50)]
+
+
+def test_class_drops_of_records_without_counts_per_class_are_refused(tmp_path):
+    with pytest.raises(Unfit, match="class-drops: no counts per class"):
+        plots.plot_class_drops([results(tmp_path / "demo")], tmp_path / "drops")
+
+
+def test_accuracy_is_drawn_against_parameters_and_seconds_also_of_a_method_that_learns_nothing(tmp_path, figures):
+    free = replace(record(OWN, method="zero-shot"), model=ModelFacts((0, 0), None))
+
+    plots.plot_cost([write(tmp_path / "demo", [free, record(OWN)])], tmp_path / "cost")
+
+    parameters, seconds = panels(figures[0])
+    assert [line.get_xdata().tolist() for line in parameters.lines if line.get_marker() != "None"] == [[0], [2048]]
+    assert [line.get_ydata().tolist() for line in seconds.lines if line.get_marker() != "None"] == [[37.5], [37.5]]
+
+
+def test_a_scenario_that_was_scored_in_one_label_space_only_is_drawn_in_that_one(tmp_path, figures):
+    one = record(OWN)
+    for space in ("own", "joint"):
+        kept = tuple(count for count in one.counts if count.label_space == space)
+        folder = write(tmp_path / space, [replace(one, counts=kept)])
+        for kind in ("forgetting", "incremental", "matrix", "cost", "few-shot"):
+            draw, stem = plots.FIGURES[kind]
+            draw([folder], tmp_path / stem)
+
+    assert len(figures) == 10
 
 
 def test_drawing_leaves_matplotlib_s_settings_alone_and_pyplot_unused(tmp_path):

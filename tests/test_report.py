@@ -2,6 +2,8 @@
 
 import csv
 import io
+import shutil
+import subprocess
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +13,7 @@ from fake_records import record, with_card, write
 from rich.console import Console
 
 from lamm_cl import report, tables
+from lamm_cl.compare import compare
 from lamm_cl.errors import UserError
 from lamm_cl.records import BackboneFacts, runs_in, write_records_csv
 
@@ -229,9 +232,7 @@ def test_base_to_new_is_refused_where_there_are_not_two_experiences(tmp_path):
 
 
 def test_the_ablation_table_tells_the_difference_to_the_first_method(tmp_path):
-    small(
-        tmp_path, {"coop": [70] * 3, "lamm": [90] * 3}
-    )  # joint counts are half of these: (35 + 40) / 200 and 85 / 200
+    small(tmp_path, {"coop": [70] * 3, "lamm": [90] * 3})  # joint counts are half of these: (35 + 40) / 200 and 85 / 200
 
     first, second = read(report.to_csv([table(tmp_path, "ablation")]))
 
@@ -331,3 +332,26 @@ def test_forty_datasets_and_every_kind_render_in_every_format(tmp_path):
         for render in report.RENDERERS.values():
             assert "dataset-39" in render(shown), kind
         assert on_terminal(shown[0])
+
+
+@pytest.mark.skipif(
+    shutil.which("pdflatex") is None,
+    reason="no LaTeX (Debian: apt-get install --no-install-recommends texlive-latex-base texlive-latex-recommended)",
+)
+@pytest.mark.parametrize("case", ["plain", "weird", "wide", "long"])
+def test_the_latex_of_every_kind_compiles_and_no_line_is_too_wide(tmp_path, case):
+    names = {"plain": DATASETS, "weird": [WEIRD, "b"], "wide": [f"d{i}" for i in range(40)], "long": DATASETS}[case]
+    methods = [f"{WEIRD} {i}" for i in range(2)] if case == "weird" else METHODS
+    folder = results(tmp_path / "r", T=20 if case == "long" else 2, datasets=names, methods=methods, shots=(4, 16))
+    floats = [report.to_latex(tables.tables([folder], kind)) for kind in tables.fitting(runs_in(folder))]
+    floats.append(report.to_latex(tables.tables([folder], "ablation")))
+    floats.append(report.to_latex(compare([folder]).tables))
+    head = "\\documentclass{article}\n\\usepackage[a4paper,margin=2cm]{geometry}\n\\usepackage{booktabs,graphicx}\n"
+    body = "\n\\clearpage\n".join(floats)
+    (tmp_path / "t.tex").write_text(f"{head}\\usepackage[T1]{{fontenc}}\n\\begin{{document}}\n{body}\n\\end{{document}}\n")
+
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull \\hbox" not in done.stdout and "Float too large" not in done.stdout

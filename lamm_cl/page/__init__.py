@@ -5,6 +5,7 @@ released monthly), the text is Jinja2's, both an extra: pip install lamm-cl[repo
 counts; the script in the page takes means and deviations over seeds of what it draws, and nothing else.
 """
 
+import importlib.util
 import json
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
@@ -41,13 +42,19 @@ def write_page(results: Sequence[Path], out: Path) -> Path:
     return out
 
 
+def check_installed() -> None:
+    """Raises UserError without the packages of the extra `report`."""
+    for name in ("jinja2", "plotly"):
+        if importlib.util.find_spec(name) is None:
+            raise UserError(f"report: needs the package {name}: pip install 'lamm-cl[report]'")
+
+
 def page(results: Sequence[Path]) -> str:
     """The page as one HTML text; the same records give the same text."""
-    try:
-        import jinja2
-        from plotly.offline import get_plotlyjs
-    except ImportError as error:
-        raise UserError(f"report: needs the package {error.name}: pip install 'lamm-cl[report]'") from None
+    check_installed()
+    import jinja2
+    from plotly.offline import get_plotlyjs
+
     folders = [runs_in(folder) for folder in results]
     shown = _sections(folders)
     content = {
@@ -135,8 +142,7 @@ def _drops(runs: Runs, dataset: str, space: str) -> dict[str, Any]:
     first = records[0].dataset
     number = sum(first.experiences[:-1])
     lost = [
-        {s: _rounded(r.class_drops(space)[:number]) for s, r in runs.records.get((dataset, m), {}).items()}
-        for m in runs.methods
+        {s: _rounded(r.class_drops(space)[:number]) for s, r in runs.records.get((dataset, m), {}).items()} for m in runs.methods
     ]
     experiences = [j for j, size in enumerate(first.experiences[:-1], start=1) for _ in range(size)]
     return {"classes": first.classes[:number], "experiences": experiences, "lost": lost}

@@ -13,6 +13,8 @@ const fixed = (x, digits = 2) => (x === null || Number.isNaN(x) ? "–" : x.toFi
 // plotly reads a few HTML tags and $math$; a name is never markup.
 const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll("$", "&#36;");
 
+const shortened = (text, room) => (text.length > room ? `${text.slice(0, room - 1)}…` : text);
+
 function summed(bySeed) {  // {seed: number or null} -> mean, sample deviation, seeds
   const values = Object.values(bySeed).filter((x) => x !== null);
   if (!values.length) return { mean: null, std: null, seeds: bySeed };
@@ -138,7 +140,7 @@ function drawClasses() {
   $("classes-values").parentElement.hidden = !all.length;
   if (!all.length) return;
   const room = innerWidth < 700 ? 18 : 36;
-  const label = (row) => plain(row.name.length > room ? `${row.name.slice(0, room - 1)}…` : row.name);
+  const label = (row) => plain(shortened(row.name, room));
   const traces = g.methods.map((method, m) => ({
     x: most.map((row) => row.lost[m].mean), y: most.map((_, i) => i), mode: "markers", meta: method.key,
     marker: { symbol: method.symbol, size: 10, color: colour(method) }, hovertemplate: "%{text}<extra></extra>",
@@ -164,7 +166,7 @@ function drawCosts() {
       const x = summed(of[place][m]), y = summed(accuracy[place][m]);
       if (!shown(method) || x.mean === null || y.mean === null) return [];
       return [{
-        x: [x.mean > 0 ? x.mean : least / 4], y: [y.mean], mode: "markers+text", text: [plain(method.name)], meta: method.key,
+        x: [x.mean > 0 ? x.mean : least / 4], y: [y.mean], mode: "markers+text", text: [plain(shortened(method.name, 18))], meta: method.key,
         textposition: x.mean > middle ? "middle left" : "middle right", cliponaxis: false,
         marker: { symbol: method.symbol, size: 12, color: colour(method) }, error_y: { type: "data", array: [y.std ?? 0], thickness: 1 },
         hovertemplate: `<b>${plain(method.name)}</b><br>${title}: ${x.mean.toLocaleString("en")}<br>${written(y)} %<extra></extra>`,

@@ -13,7 +13,7 @@ from types import ModuleType, SimpleNamespace
 CRASH, MISTAKE, DEATH, FOREVER = 66, 77, 88, 99
 
 
-def run(run, *, data_root, cache, device, progress):
+def run(run, *, data_root, cache, device, progress, save_every):
     import torch
     from fake_records import record
 
@@ -43,7 +43,7 @@ class OneThread(ModuleType):
 
     Tensor = type("Tensor", (), {})  # SciPy asks every array whether it is one
     threads = 2
-    cuda = SimpleNamespace(is_available=lambda: False)
+    cuda = SimpleNamespace(is_available=lambda: False, OutOfMemoryError=MemoryError, empty_cache=lambda: None)
 
     def get_num_threads(self) -> int:
         return self.threads
