@@ -63,9 +63,7 @@ def load(backbone: Backbone) -> FrozenCLIP:
             quick = bool(tag.get("quick_gelu"))
             if config.get("quick_gelu") and not quick:
                 near = architecture.removesuffix("-quickgelu")
-                raise UserError(
-                    f"backbone: {weights!r} was trained with GELU, but {architecture!r} has QuickGELU; use {near!r}"
-                )
+                raise UserError(f"backbone: {weights!r} was trained with GELU, but {architecture!r} has QuickGELU; use {near!r}")
             config["quick_gelu"] = quick  # OpenAI's weights need it, whatever the architecture's name says
             preprocess, file = tag, of_tag(architecture, weights, tag)
         else:
@@ -105,9 +103,7 @@ def drivable(architecture: str, config: dict[str, Any]) -> dict[str, Any]:
     """The configuration, if it is one of towers that prompts can be put into."""
     text = config["text_cfg"]
     if tokenizer := text.get("hf_tokenizer_name") or text.get("hf_model_name"):
-        raise UserError(
-            f"backbone: {architecture!r} reads text with {tokenizer}'s tokenizer; only CLIP's own is supported"
-        )
+        raise UserError(f"backbone: {architecture!r} reads text with {tokenizer}'s tokenizer; only CLIP's own is supported")
     if config.get("custom_text") or "multimodal_cfg" in config:
         raise UserError(f"backbone: {architecture!r} is no CLIP of two plain towers; prompts cannot be put into it")
     return config
@@ -119,9 +115,7 @@ def towers(architecture: str, config: dict[str, Any]) -> open_clip.CLIP:
     try:
         return open_clip.CLIP(*sizes, quick_gelu=config.get("quick_gelu", False))
     except (TypeError, RuntimeError) as error:  # a key, or a timm model, that the installed versions do not know
-        raise UserError(
-            f"backbone: {architecture!r} cannot be built by open_clip {open_clip.__version__}: {error}"
-        ) from None
+        raise UserError(f"backbone: {architecture!r} cannot be built by open_clip {open_clip.__version__}: {error}") from None
 
 
 def frozen(model: open_clip.CLIP, config: dict[str, Any], preprocess: dict, weights_hash: str) -> FrozenCLIP:
@@ -129,9 +123,7 @@ def frozen(model: open_clip.CLIP, config: dict[str, Any], preprocess: dict, weig
     facts = PreprocessCfg(**merge_preprocess_dict(PreprocessCfg(), preprocess) | {"size": size})
     model.visual.preprocess_cfg = asdict(facts)
     text = config["text_cfg"]
-    tokenizer = open_clip.SimpleTokenizer(
-        context_length=text.get("context_length", 77), **text.get("tokenizer_kwargs", {})
-    )
+    tokenizer = open_clip.SimpleTokenizer(context_length=text.get("context_length", 77), **text.get("tokenizer_kwargs", {}))
     clip = FrozenCLIP(model, tokenizer, image_transform_v2(facts, is_train=False), weights_hash)
     clip.activation = "QuickGELU" if config.get("quick_gelu") else "GELU"
     return clip
@@ -149,9 +141,7 @@ def compare(clip: FrozenCLIP, architecture: str) -> None:
              "text": (text, clip.model.encode_text(tokens, normalize=True))}  # fmt: skip
     for tower, (ours, theirs) in pairs.items():
         if ours.shape != theirs.shape or not torch.allclose(ours, theirs, atol=1e-4):
-            raise UserError(
-                f"backbone: the {tower} tower of {architecture!r} is built in a way that prompts do not fit"
-            )
+            raise UserError(f"backbone: the {tower} tower of {architecture!r} is built in a way that prompts do not fit")
 
 
 # --- files ----------------------------------------------------------------------------------------------------------
@@ -227,17 +217,13 @@ def read_openai_archive(file: Path) -> dict[str, Tensor]:
     with file.open("rb") as stream:
         checksum = hashlib.file_digest(stream, "sha256").hexdigest()
     if checksum not in openai_checksums():
-        raise UserError(
-            f"{file}: a TorchScript program, and none of OpenAI's; save the state_dict() of its model instead"
-        )
+        raise UserError(f"{file}: a TorchScript program, and none of OpenAI's; save the state_dict() of its model instead")
     return dict(torch.jit.load(str(file), map_location="cpu").state_dict())
 
 
 def openai_checksums() -> set[str]:
     """The sha256 of each published file is a part of its address."""
-    tags = (
-        open_clip.get_pretrained_cfg(model, "openai") for model in open_clip.list_pretrained_models_by_tag("openai")
-    )
+    tags = (open_clip.get_pretrained_cfg(model, "openai") for model in open_clip.list_pretrained_models_by_tag("openai"))
     return {tag["url"].split("/")[-2] for tag in tags if tag.get("url")}
 
 

@@ -98,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     _plot_parser(commands)
     _compare_parser(commands)
     _report_parser(commands)
+    _verify_parser(commands)
     _list_parser(commands)
     _show_parser(commands)
     _data_parser(commands)
@@ -197,6 +198,19 @@ def _report_parser(commands: argparse._SubParsersAction) -> None:
     report.set_defaults(command=_report)
 
 
+def _verify_parser(commands: argparse._SubParsersAction) -> None:
+    text = "Check that every file of the finished runs is whole and that tables follow from the records; do a run again "
+    verify = commands.add_parser("verify", help="check results, repeat a run", description=text + "and compare.")
+    verify.add_argument("results", type=Path, metavar="RESULTS", help=RESULTS)
+    name = "DATASET/METHOD/shotsK-seedS"
+    verify.add_argument("--run", action="append", default=[], metavar=name, help="a run to do again; give it again for several")
+    verify.add_argument("--recompute", type=_number, default=1, metavar="N", help="else N random runs; 0: none (default: 1)")
+    verify.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the datasets (default: $LAMM_CL_DATA)")
+    verify.add_argument("--cache", type=Path, metavar="DIR", help="default: ~/.cache/lamm-cl")
+    verify.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+    verify.set_defaults(command=_verify)
+
+
 def _list_parser(commands: argparse._SubParsersAction) -> None:
     lists = {
         "scenarios": _list_scenarios,
@@ -247,6 +261,10 @@ def _positive(text: str) -> int:
     if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
     return int(text)
+
+
+def _number(text: str) -> int:
+    return 0 if text == "0" else _positive(text)
 
 
 def _seconds(text: str) -> float:
@@ -632,6 +650,23 @@ def _report(args: argparse.Namespace) -> int:
     output = args.output or (Path("report.html") if several else args.results[0] / "report.html")
     _say(f"wrote {page.write_page(args.results, output)}")
     return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from lamm_cl import sweep, verify
+
+    chosen = verify.choose(args.results, args.run, args.recompute)
+    found = verify.problems(args.results)
+    finished = verify.runs(args.results)
+    _say("\n".join(found) if found else f"{len(finished)} runs: every file is whole, tables follow from the records")
+    os.environ["OMP_NUM_THREADS"] = "1"  # see _run
+    settings = sweep.Settings(_data_root(args), _cache(args), args.device, jobs=1)
+    for name in chosen:
+        _say(f"{name}: doing it again")
+        differs = verify.recompute(finished[name], settings, lambda event: None)
+        _say(f"{name}: {f'differs: {differs}' if differs else 'the same counts and the same learned tensors'}")
+        found += [differs] if differs else []
+    return 1 if found else 0
 
 
 # --- list, show -------------------------------------------------------------------------------------------------------

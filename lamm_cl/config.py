@@ -232,6 +232,11 @@ def identity(model: Scenario | Card) -> dict[str, Any]:
     return model.model_dump(mode="json", include=set(model.identity))
 
 
+def from_record(model: type[Scenario] | type[Card], facts: dict[str, Any], where: str) -> Any:
+    """The scenario or card that a record was made with. Raises UserError, beginning with `where`."""
+    return _validated(model, {key: value for key, value in facts.items() if key != "hash"}, where)
+
+
 def difference(old: Any, new: Any, path: str = "") -> str:
     """The first place where two nested facts differ, "training.epochs: 10, now 50"; "" where they agree."""
     if isinstance(old, dict) and isinstance(new, dict):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .clip import FrozenCLIP, Prompts
+from .errors import UserError
 from .transformer import Prefix
 
 
@@ -197,6 +198,18 @@ class Frame(nn.Module):
 def words(clip: FrozenCLIP, phrase: str, n: int) -> Tensor:
     """The first n token vectors of a phrase (n, d)."""
     return clip.embed(clip.tokenize([phrase]))[0, 1 : 1 + n].clone()
+
+
+def start(clip: FrozenCLIP, n: int, init: str | None) -> tuple[str, nn.Parameter]:
+    """The base text of n context vectors, and where they start (n, d): the first n tokens of `init`, or noise under "X X ...".
+
+    The text is that of CoOp's release (trainers/coop.py 75-107), which the other methods took over.
+    """
+    if init is None:
+        return " ".join(["X"] * n) + " {}.", noise(n, clip.d)
+    if n > len(clip.words(init)):
+        raise UserError(f"context: n: {n} vectors, but init: {init!r} has {len(clip.words(init))} tokens")
+    return f"{init} {{}}.", nn.Parameter(words(clip, init, n))
 
 
 def noise(*shape: int) -> nn.Parameter:

@@ -25,16 +25,23 @@ WIDE = 8  # columns; more stand closer together
 
 
 def write_tables(results: Path) -> list[Path]:
-    """Write results/tables/: degradation.{csv,md,tex}, degradation_{std,seeds,per_dataset,per_dataset_std}.csv.
+    """Write results/tables/: degradation.{csv,md,tex}, degradation_{std,seeds,per_dataset,per_dataset_std}.csv."""
+    contents = table_files(results)
+    for name, content in contents.items():
+        write_atomic(results / "tables" / name, content)
+    return [results / "tables" / name for name in contents]
+
+
+def table_files(results: Path) -> dict[str, str]:
+    """The files of results/tables: name -> content. The same records give the same bytes.
 
     Values are in %, mean over seeds; `_std` holds standard deviations, `_seeds` how many seeds each mean is over. With
-    several numbers of shots, the CSV files begin with a column `shots`, the others hold one table for each. The same
-    records give the same bytes.
+    several numbers of shots, the CSV files begin with a column `shots`, the others hold one table for each.
     """
     folder = runs_in(results)
     shown = of_kind("degradation", folder)
     per_dataset = of_kind("degradation-per-dataset", folder)
-    contents = {
+    return {
         "degradation.csv": to_csv(shown),
         "degradation_std.csv": to_csv(shown, "std"),
         "degradation_seeds.csv": to_csv(shown, "seeds"),
@@ -43,9 +50,6 @@ def write_tables(results: Path) -> list[Path]:
         "degradation.md": to_markdown(shown),
         "degradation.tex": to_latex(shown),
     }
-    for name, content in contents.items():
-        write_atomic(results / "tables" / name, content)
-    return [results / "tables" / name for name in contents]
 
 
 def to_csv(tables: Sequence[Table], value: str = "mean") -> str:
@@ -130,6 +134,9 @@ def _float(table: Table, rows: "list[_Row]", columns: slice, caption: str) -> st
     )
 
 
+LONG = ' class="long"'  # a name that may be broken into lines
+
+
 def to_html(tables: Sequence[Table]) -> str:
     """<table> elements, one after another: best <strong>, second <u>, each number with data-value for who sorts."""
     return "\n".join(_html(table) for table in tables)
@@ -141,7 +148,7 @@ def _html(table: Table) -> str:
     heads += "".join(f'<th scope="col" class="number">{text(column.key)}</th>' for column in table.columns)
     rows = []
     for line, (labels, cells) in zip(table.lines, _shown(table, every=True), strict=True):
-        names = "".join(f'<th scope="row">{html.escape(label)}</th>' for label in labels)
+        names = "".join(f'<th scope="row"{LONG * (len(label) > 30)}>{html.escape(label)}</th>' for label in labels)
         numbers = "".join(map(_html_cell, line.numbers, cells))
         rows.append(f'<tr class="{line.origin}">{names}{numbers}</tr>')
     notes = "".join(f"<li>{text(note)}</li>" for note in table.notes)

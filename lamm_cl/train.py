@@ -318,8 +318,9 @@ def run(run: Run, *, data_root: Path | None, cache: Path, device: str, progress:
     learn(strategy, stream.benchmark(parts), recorder, state, resumed, watch, tell)
     learned = save({name: t.contiguous().cpu() for name, t in model.learned_tensors().items()})
     write_atomic(run.folder / "learned.safetensors", learned)
+    name = data.canonical(run.dataset)  # not the path of one's own data
     record = records.Record(
-        run=records.RunFacts(run.scenario.name, run.scenario.version, run.dataset, run.method, run.shots, run.seed),
+        run=records.RunFacts(run.scenario.name, run.scenario.version, name, run.method, run.shots, run.seed),
         scenario=run.scenario.model_dump(mode="json") | {"hash": content_hash(run.scenario)},
         card=run.card.model_dump(mode="json") | {"hash": content_hash(run.card)},
         backbone=facts_of_backbone(run.scenario.backbone, frozen),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,6 +15,7 @@ REFERENCE = Path(__file__).parent / "fidelity"
 
 def pytest_addoption(parser):
     parser.addoption("--fidelity-cases", default=str(REFERENCE), help="a folder with cases.json and its .npz files")
+    parser.addoption("--fidelity-closeness", action="store_true", help="also tell, per method, how close the values came")
 
 
 @pytest.fixture(scope="session")
@@ -34,12 +36,20 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("case_name", sorted(json.loads((folder / "cases.json").read_text())["cases"]))
 
 
-def pytest_terminal_summary(terminalreporter):
-    import sys
-
-    counted = getattr(sys.modules.get("test_fidelity"), "COUNTED", None)
-    if counted and counted["arrays"]:
-        terminalreporter.write_line(
-            f"fidelity: {counted['cases']} cases and {counted['arrays']} arrays compared with the authors' released code,"
-            f" {counted['skipped']} optional arrays not computed"
-        )
+def pytest_terminal_summary(terminalreporter, config):
+    module = sys.modules.get("test_fidelity")
+    if not module or not module.COUNTED["arrays"]:
+        return
+    counted = module.COUNTED
+    terminalreporter.write_line(
+        f"fidelity: {counted['cases']} cases and {counted['arrays']} arrays compared with the authors' released code,"
+        f" {counted['skipped']} optional arrays not computed"
+    )
+    if config.getoption("--fidelity-closeness"):
+        for method, shares in module.CLOSENESS.items():
+            worst, case, array = max(shares)
+            cases = len({case for _, case, _ in shares})
+            terminalreporter.write_line(
+                f"| {method} | {cases} | {len(shares)} | {100 * worst:.0f}% ({case}, {array.removeprefix('eval/')}) |"
+                f" {100 * sorted(share for share, _, _ in shares)[len(shares) // 2]:.1f}% |"
+            )

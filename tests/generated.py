@@ -63,7 +63,7 @@ def open_clip_model(arch: dict, salt: str = "") -> open_clip.CLIP:
 def frozen_clip(arch: dict, salt: str = "") -> FrozenCLIP:
     model = open_clip_model(arch, salt)
     preprocess = open_clip.image_transform(arch["image"], is_train=False)
-    return FrozenCLIP(model, open_clip.get_tokenizer("ViT-B-32"), preprocess, hash_of(model.state_dict()))
+    return FrozenCLIP(model, open_clip.SimpleTokenizer(context_length=arch["context_length"]), preprocess, hash_of(model.state_dict()))
 
 
 @lru_cache

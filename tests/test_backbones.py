@@ -11,8 +11,8 @@ from pathlib import Path
 
 import open_clip
 import pytest
-import toy
 import torch
+import toy
 from safetensors.torch import save_file
 
 from lamm_cl import backbones, registry, train
@@ -123,9 +123,8 @@ def test_a_checkpoint_of_openai_needs_an_architecture_with_quickgelu(tmp_path):
 def test_the_activation_changes_the_features_and_their_place_in_the_bank(tmp_path, monkeypatch):
     file = str(checkpoint(tmp_path / "weights.pt", "small-ViT-16"))
 
-    records = [
-        run(tmp_path, monkeypatch, "zero-shot", architecture=name, weights=file) for name in ("small-ViT-16", "small-ViT-16-quickgelu")
-    ]
+    names = ("small-ViT-16", "small-ViT-16-quickgelu")
+    records = [run(tmp_path, monkeypatch, "zero-shot", architecture=name, weights=file) for name in names]
 
     assert [record.backbone.activation for record in records] == ["GELU", "QuickGELU"]
     assert records[0].backbone.hash == records[1].backbone.hash
@@ -259,7 +258,9 @@ def offline(monkeypatch, tmp_path):
 def test_without_network_and_cache_one_line_names_the_tag_the_cache_and_the_way(offline):
     line = refusal("ViT-B-16", "openai")
 
-    assert "'openai' of ViT-B-16" in line and backbones.hub.HF_HUB_CACHE in line and "cannot be reached (no route to host)" in line
+    assert (
+        "'openai' of ViT-B-16" in line and backbones.hub.HF_HUB_CACHE in line and "cannot be reached (no route to host)" in line
+    )
     assert "/ViT-B-16.pt into " in line and "ARCHITECTURE:path/to/file" in line
 
 
@@ -277,7 +278,8 @@ def test_a_file_in_the_cache_of_addresses_is_taken_without_a_network(offline, tm
 
 def test_a_repository_in_the_cache_brings_configuration_preprocessing_and_weights(tmp_path, monkeypatch):
     model = {"embed_dim": 16, "text_cfg": TEXT} | SMALL["small-ViT-16-quickgelu"]
-    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": model, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5]}}))
+    facts = {"model_cfg": model, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5]}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(facts))
     checkpoint(tmp_path / backbones.HUB_WEIGHTS[0], "small-ViT-16").rename(tmp_path / "open_clip_model.safetensors")
     there = {path.name: str(path) for path in tmp_path.iterdir()}
     monkeypatch.setattr(backbones.huggingface_hub, "try_to_load_from_cache", lambda repository, name: there.get(name))

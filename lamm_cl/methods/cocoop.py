@@ -6,7 +6,7 @@ One bias pi is added to all n context vectors, so every image has its own text f
 from torch import Tensor, nn
 
 from ..clip import FrozenCLIP, Prompts
-from ..prompts import ContextLearner, words
+from ..prompts import ContextLearner, start
 
 
 class CoCoOp(ContextLearner):
@@ -14,10 +14,10 @@ class CoCoOp(ContextLearner):
 
     reads_images = True
 
-    def __init__(self, clip: FrozenCLIP, *, n: int, init: str, squeeze: int = 16):
+    def __init__(self, clip: FrozenCLIP, *, n: int, init: str | None, squeeze: int = 16):
         super().__init__()
-        self.n, self.templates = n, (f"{init} {{}}.",)
-        self.v = nn.Parameter(words(clip, init, n))
+        template, self.v = start(clip, n, init)
+        self.n, self.templates = n, (template,)
         self.h = nn.Sequential(nn.Linear(clip.D, clip.D // squeeze), nn.ReLU(), nn.Linear(clip.D // squeeze, clip.d))
 
     def text(self, x: Tensor, classes: range) -> Prompts:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..clip import FrozenCLIP, Prompts
 from ..errors import UserError
-from ..prompts import ContextLearner, noise, words
+from ..prompts import ContextLearner, noise, start
 
 
 class Correlate(nn.Module):
@@ -36,12 +36,13 @@ class COMMA(ContextLearner):
 
     prompts_images = True
 
-    def __init__(self, clip: FrozenCLIP, *, n: int, init: str, depth: int):
+    def __init__(self, clip: FrozenCLIP, *, n: int, init: str | None, depth: int):
         super().__init__()
         if not 1 <= depth <= clip.depth:
             raise UserError(f"context: depth: {depth}, but the towers have {clip.depth} blocks")
-        self.n, self.templates = n, (f"{init} {{}}.",)
-        self.P = nn.ParameterList([nn.Parameter(words(clip, init, n)), *(noise(n, clip.d) for _ in range(depth - 1))])
+        template, first = start(clip, n, init)
+        self.n, self.templates = n, (template,)
+        self.P = nn.ParameterList([first, *(noise(n, clip.d) for _ in range(depth - 1))])
         self.project = nn.Linear(clip.d, clip.w)
         self.correlate = nn.ModuleList(Correlate(clip.d, clip.w) for _ in range(depth - 1))
 
@@ -62,7 +63,7 @@ class COMMA(ContextLearner):
 
 
 class Released(COMMA):
-    def __init__(self, clip: FrozenCLIP, *, n: int, init: str, depth: int):
+    def __init__(self, clip: FrozenCLIP, *, n: int, init: str | None, depth: int):
         super().__init__(clip, n=n, init=init, depth=depth)
         self.correlate.requires_grad_(False)
 

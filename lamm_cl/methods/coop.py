@@ -9,8 +9,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ..clip import FrozenCLIP, Prompts
-from ..errors import UserError
-from ..prompts import Atom, ContextLearner, PerClass, noise, words
+from ..prompts import Atom, ContextLearner, PerClass, noise, start
 
 ORDERS = {
     "end": lambda phrase, name: phrase + name,
@@ -32,12 +31,9 @@ class CoOp(ContextLearner):
 
     def __init__(self, clip: FrozenCLIP, *, n: int, init: str | None, position: Literal["end", "middle", "front"] = "end"):
         super().__init__()
-        if init is not None and n > len(clip.words(init)):
-            raise UserError(f"context: n: {n} vectors, but init: {init!r} has {len(clip.words(init))} tokens")
-        self.n, self.init = n, init
-        self.templates = (f"{init or ' '.join(['X'] * n)} {{}}.",)
-        self.order = ORDERS[position]
-        self.v = nn.Parameter(words(clip, init, n)) if init else noise(n, clip.d)
+        self.n, self.init, self.order = n, init, ORDERS[position]
+        template, self.v = start(clip, n, init)
+        self.templates = (template,)
 
     def text(self, x: Tensor, classes: range) -> Prompts:
         return Prompts(self.v.unsqueeze(0))
@@ -53,8 +49,7 @@ class ClassContext(CoOp):
 
     def settle(self, names: list[str]) -> None:
         v = self._parameters.pop("v").detach()
-        start = v.repeat(len(names), 1, 1) if self.init else noise(len(names), *v.shape).detach().to(v)
-        self.v = PerClass(start)
+        self.v = PerClass(v.repeat(len(names), 1, 1) if self.init else noise(len(names), *v.shape).detach().to(v))
 
     def grow(self, classes: range) -> None:
         self.v.grow(classes)

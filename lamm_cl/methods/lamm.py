@@ -75,8 +75,10 @@ class InPhrase(Learned):
         super().__init__(tokens="first", init=init)
 
     def place(self, phrase: list[Atom], name: list[Atom]) -> tuple[list[Atom], list[Atom]]:
-        word = next(i for i, atom in enumerate(phrase) if atom.kind == "token")
-        return [*phrase[:word], Atom("label", 0), *phrase[word + 1 :]], name
+        fixed = [i for i, atom in enumerate(phrase) if atom.kind == "token"]
+        if not fixed:  # the context fills the phrase: the next position is the name's first token
+            return phrase, [Atom("label", 0), *name[1:]]
+        return [*phrase[: fixed[0]], Atom("label", 0), *phrase[fixed[0] + 1 :]], name
 
 
 class Alignment(nn.Module):

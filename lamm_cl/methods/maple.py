@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..clip import FrozenCLIP, Prompts
 from ..errors import UserError
-from ..prompts import ContextLearner, noise, words
+from ..prompts import ContextLearner, noise, start
 
 
 class MaPLe(ContextLearner):
@@ -18,12 +18,13 @@ class MaPLe(ContextLearner):
 
     prompts_images = True
 
-    def __init__(self, clip: FrozenCLIP, *, n: int, init: str, depth: int):
+    def __init__(self, clip: FrozenCLIP, *, n: int, init: str | None, depth: int):
         super().__init__()
         if not 1 <= depth <= clip.depth:
             raise UserError(f"context: depth: {depth}, but the towers have {clip.depth} blocks")
-        self.n, self.templates = n, (f"{init} {{}}.",)
-        self.P = nn.ParameterList([nn.Parameter(words(clip, init, n)), *(noise(n, clip.d) for _ in range(depth - 1))])
+        template, first = start(clip, n, init)
+        self.n, self.templates = n, (template,)
+        self.P = nn.ParameterList([first, *(noise(n, clip.d) for _ in range(depth - 1))])
         deep = nn.Linear(clip.d, clip.w)
         self.F = nn.ModuleList([nn.Linear(clip.d, clip.w), *(deepcopy(deep) for _ in range(depth - 1))])
 

@@ -59,7 +59,7 @@ def page(results: Sequence[Path]) -> str:
     shown = _sections(folders)
     content = {
         "title": ", ".join(dict.fromkeys(folder[0].scenario for folder in folders)),
-        "summaries": [summary(runs) for folder in folders for runs in folder],
+        "summaries": [summary(folder[-1]) for folder in folders],  # at the most shots
         "sections": [{"id": s["id"], "title": s["title"], "html": s["html"]} for s in shown],
         "provenance": [_provenance(folder) for folder in folders],
         "data": _script_json({"groups": groups(folders), "copies": {s["id"]: s["copies"] for s in shown}}),

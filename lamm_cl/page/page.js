@@ -61,11 +61,13 @@ const style = (name) => getComputedStyle(document.documentElement).getPropertyVa
 const colour = (method) => (dark() ? method.dark : method.colour);
 const shown = (method) => !state.hidden.has(method.key);
 
-function layout(changes) {
+let printing = false;  // then charts have the width of paper, and a legend instead of the controls
+function layout(changes, width = 680) {
   const axis = { gridcolor: style("--line"), zerolinecolor: style("--line"), linecolor: style("--quiet"), automargin: true, ticks: "outside" };
   const { xaxis, yaxis, ...rest } = changes;
   return {
-    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, margin: { l: 56, r: 16, t: 12, b: 48 },
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: printing, legend: { orientation: "h", y: -0.25 },
+    width: printing ? width : undefined, autosize: !printing, margin: { l: 56, r: 16, t: 12, b: 48 },
     font: { family: "system-ui, sans-serif", size: 13, color: style("--text") }, hovermode: "closest", dragmode: false,
     hoverlabel: { bgcolor: style("--panel"), bordercolor: style("--line"), font: { color: style("--text") }, align: "left" },
     xaxis: { ...axis, ...xaxis }, yaxis: { ...axis, ...yaxis }, ...rest,
@@ -78,7 +80,7 @@ function band(method, points) {
   if (!spread.length) return [];
   const x = spread.map((p) => p.x);
   return [{
-    x: [...x, ...x.toReversed()], fill: "toself", fillcolor: colour(method), opacity: 0.15, line: { width: 0 }, hoverinfo: "skip", mode: "lines",
+    x: [...x, ...x.toReversed()], fill: "toself", fillcolor: colour(method), opacity: 0.15, line: { width: 0 }, hoverinfo: "skip", mode: "lines", showlegend: false,
     y: [...spread.map((p) => p.mean + p.std), ...spread.toReversed().map((p) => p.mean - p.std)],
   }];
 }
@@ -142,7 +144,7 @@ function drawClasses() {
   const room = innerWidth < 700 ? 18 : 36;
   const label = (row) => plain(shortened(row.name, room));
   const traces = g.methods.map((method, m) => ({
-    x: most.map((row) => row.lost[m].mean), y: most.map((_, i) => i), mode: "markers", meta: method.key,
+    x: most.map((row) => row.lost[m].mean), y: most.map((_, i) => i), mode: "markers", meta: method.key, name: plain(method.name),
     marker: { symbol: method.symbol, size: 10, color: colour(method) }, hovertemplate: "%{text}<extra></extra>",
     text: most.map((row) => `<b>${plain(method.name)}</b><br>${plain(row.name)} (Set ${row.experience})<br>lost ${written(row.lost[m])}`),
   })).filter((_, m) => shown(g.methods[m]));
@@ -166,7 +168,7 @@ function drawCosts() {
       const x = summed(of[place][m]), y = summed(accuracy[place][m]);
       if (!shown(method) || x.mean === null || y.mean === null) return [];
       return [{
-        x: [x.mean > 0 ? x.mean : least / 4], y: [y.mean], mode: "markers+text", text: [plain(shortened(method.name, 18))], meta: method.key,
+        x: [x.mean > 0 ? x.mean : least / 4], y: [y.mean], mode: "markers+text", text: [plain(shortened(method.name, 18))], meta: method.key, showlegend: false,
         textposition: x.mean > middle ? "middle left" : "middle right", cliponaxis: false,
         marker: { symbol: method.symbol, size: 12, color: colour(method) }, error_y: { type: "data", array: [y.std ?? 0], thickness: 1 },
         hovertemplate: `<b>${plain(method.name)}</b><br>${title}: ${x.mean.toLocaleString("en")}<br>${written(y)} %<extra></extra>`,
@@ -176,7 +178,7 @@ function drawCosts() {
     const note = zero ? `${title} (leftmost: none)` : title;
     Plotly.react(id, traces, layout({
       xaxis: { title: { text: note }, type: "log", dtick: 1, exponentformat: "SI" }, yaxis: { title: { text: "last accuracy (%)" }, zeroline: false },
-    }), config);
+    }, 330), config);
   }
 }
 
@@ -220,7 +222,7 @@ function drawMatrices() {
     const found = g.accuracy[state.space][state.place][m], any = Object.values(found)[0];
     if (!shown(method) || !any) return [];
     const table = document.createElement("table"), head = table.createTHead().insertRow(), body = table.createTBody();
-    table.prepend(element("caption", method.name));
+    table.setAttribute("aria-label", method.name);
     head.append(element("th", "", { scope: "col" }));
     any[0].forEach((_, j) => head.append(element("th", String(j + 1), { scope: "col" })));
     any.forEach((_, i) => {
@@ -234,7 +236,7 @@ function drawMatrices() {
     });
     const scroll = document.createElement("div");
     scroll.className = "scroll";
-    scroll.append(table);
+    scroll.append(element("p", method.name), table);
     return [scroll];
   });
   $("matrices-grid").replaceChildren(...tables);
@@ -315,7 +317,7 @@ function draw() {
 const THEMES = ["system", "light", "dark"], system = matchMedia("(prefers-color-scheme: dark)");
 let theme = "system";
 function applyTheme() {
-  const isDark = theme === "dark" || (theme === "system" && system.matches && !matchMedia("print").matches);
+  const isDark = !printing && (theme === "dark" || (theme === "system" && system.matches));
   document.documentElement.dataset.theme = isDark ? "dark" : "light";
   $("theme").textContent = `Theme: ${theme}`;
   controls();
@@ -331,9 +333,8 @@ for (const name of ["group", "place", "space", "curve"]) {
 }
 $("theme").addEventListener("click", () => { theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length]; applyTheme(); });
 system.addEventListener("change", applyTheme);
-let printed = null;
-window.addEventListener("beforeprint", () => { printed = theme; theme = "light"; applyTheme(); });
-window.addEventListener("afterprint", () => { theme = printed; applyTheme(); });
+window.addEventListener("beforeprint", () => { printing = true; applyTheme(); });
+window.addEventListener("afterprint", () => { printing = false; applyTheme(); });
 document.querySelectorAll("#tables table").forEach(sortable);
 document.querySelectorAll(".table").forEach((section) => section.querySelectorAll("[data-copy]").forEach((button) => {
   button.addEventListener("click", async () => {
@@ -341,6 +342,7 @@ document.querySelectorAll(".table").forEach((section) => section.querySelectorAl
     section.querySelector("[role=status]").textContent = `${button.textContent.replace("Copy ", "")} copied`;
   });
 }));
+state.group = groups.findLastIndex((g) => g.folder === 0);  // the most shots
 state.place = group().places.length - 1;
 state.space = group().spaces.at(-1);
 applyTheme();

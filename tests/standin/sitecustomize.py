@@ -52,7 +52,16 @@ class OneThread(ModuleType):
         self.threads = threads
 
 
-played = {"lamm_cl.train": ModuleType("lamm_cl.train"), "torch": OneThread("torch")}
+class Estimate(ModuleType):
+    """A sweep of no cost, measured in no time."""
+
+    Sizes = staticmethod(lambda *counts: counts)
+    work = staticmethod(lambda runs, sizes: SimpleNamespace(encoded=7, prompted=0, prompts=0, seconds=lambda speed: (0, 0, 0)))
+    speed = staticmethod(lambda architecture, precision, device: SimpleNamespace(images=1.0, prompts=1.0, D=1))
+
+
+estimate = Estimate("lamm_cl.estimate")
+played = {"lamm_cl.train": ModuleType("lamm_cl.train"), "lamm_cl.estimate": estimate, "torch": OneThread("torch")}
 played["lamm_cl.train"].run = run
 if os.environ.get("LAMM_CL_STANDIN"):
     sys.modules.update(played)

@@ -1,0 +1,168 @@
+"""Rubbish in: one line out, status 2, nothing written. LAMM_CL_CASES=1000 tries harder.
+
+Runs are real up to the model: the scenario's stream is split and the card's model is built, on a tiny generated CLIP.
+Hostile split files and archives: tests/test_data.py and test_data_layouts.py. Hostile names in tables: at the end.
+"""
+
+import contextlib
+import copy
+import io
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from generated import tiny_clip
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from lamm_cl import cli, config, data, stream, train
+from lamm_cl.model import build
+
+CASES = int(os.environ.get("LAMM_CL_CASES", 150))
+cases = settings(max_examples=CASES, deadline=None, derandomize=CASES <= 150, suppress_health_check=list(HealthCheck))
+TOP = Path(__file__).parent.parent
+
+
+# --- mutations --------------------------------------------------------------------------------------------------------
+
+
+def nested(depth: int, last: object = 1) -> object:
+    for _ in range(depth):
+        last = [last]
+    return last
+
+
+numbers = st.sampled_from([0, -1, 1, 2, 3, 10**9, 10**12, -(10**18), 2**63, 10**40, 0.5, -0.0, 1e-300, 1e308, float("nan"), float("inf")])
+texts = st.one_of(
+    st.sampled_from(["", " ", "..", "../x", "/", "~", "null", "yes", "1e3", "coop", "lamm.Learned", "os.System", "full", "\x00", "\x1b[2J", "{}", "{0}", "a" * 10_000]),
+    st.text(max_size=20),
+)  # fmt: skip
+scalars = st.one_of(st.none(), st.booleans(), numbers, texts)
+rubbish = st.one_of(
+    scalars,
+    st.lists(scalars, max_size=3),
+    st.dictionaries(texts, scalars, max_size=3),
+    st.sampled_from([nested(5), nested(15), nested(200), [], {}, {"use": "coop.CoOp"}, {"seed": -1}, {"extends": "coop"}]),
+)
+
+
+def places(facts: object, path: tuple = ()) -> list[tuple]:
+    inside = facts.items() if isinstance(facts, dict) else enumerate(facts) if isinstance(facts, list) else ()
+    return ([path] if path else []) + [place for key, value in inside for place in places(value, (*path, key))]
+
+
+@st.composite
+def mutant(draw, facts: dict) -> str:
+    """YAML of the facts with one to three of them replaced, removed, renamed or added."""
+    facts = copy.deepcopy(facts)
+    for _ in range(draw(st.integers(1, 3))):
+        *path, key = draw(st.sampled_from(places(facts)))
+        inside = facts
+        for step in path:
+            inside = inside[step]
+        change = draw(st.sampled_from(["replace", "replace", "replace", "remove", "add", "rename"]))
+        if change == "replace":
+            inside[key] = draw(rubbish)
+        elif change == "add":
+            facts[draw(texts)] = draw(rubbish)
+        else:
+            value = inside.pop(key)
+            if change == "rename" and isinstance(inside, dict):
+                inside[f"{key}s"] = value
+        if not facts:
+            break
+    return yaml.safe_dump(facts, allow_unicode=True, sort_keys=False)
+
+
+@st.composite
+def damaged(draw, text: str) -> bytes:
+    """The bytes of a file with some overwritten, inserted or cut off."""
+    content = bytearray(text.encode())
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(content)))
+        piece = draw(st.one_of(st.binary(max_size=4), st.sampled_from([b"&a ", b"*a", b"!!python/object:os.system ", b"<<: ", b"\t", b"- " * 50, b"[" * 500, b"\xff\xfe", b"---\n", b'"'])))
+        content[at : at + draw(st.sampled_from([0, 1, len(piece), 10_000]))] = piece
+    return bytes(content)  # fmt: skip
+
+
+# --- what happens -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder to work in; runs stop where training would begin."""
+    folder = tmp_path_factory.mktemp("rubbish")
+    digits = data.load("digits", None, folder / "cache")
+
+    def prepare(run, **_):
+        parts = stream.split(run.scenario, digits, run.shots, run.seed)
+        build(run.card, tiny_clip(), parts.names, parts.experiences, train_label_space=run.scenario.train_label_space)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "run", prepare)
+        patch.setattr(cli, "_derive", lambda *_: 0)
+        patch.setattr(cli, "_print_estimate", lambda *_: 0)
+        patch.setattr(data, "load", lambda *_: digits)
+        yield folder
+
+
+def called(*words: object) -> tuple[int, str]:
+    """-> exit status, what was said on stderr. Any exception is a failure of the test."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = cli.main([str(word) for word in words])
+    return status, err.getvalue()
+
+
+def assert_told(status: int, said: str, results: Path) -> None:
+    """Fine, or one line and nothing written."""
+    assert status in (0, 2), said
+    if status == 2:
+        assert said.startswith("lamm-cl: ") and said.count("\n") == 1 and len(said) < 12_000, said
+        assert "Traceback" not in said and said[:-1].isprintable(), said
+        assert not results.exists()
+    assert not [path for path in results.rglob(".*")]
+
+
+def assert_run_tells(place: Path, *words: object) -> None:
+    results = place / "results"
+    for more in (["--dry-run"], ["--dataset", "digits", "--seed", 1]):
+        status, said = called("run", *words, *more, "--results", results, "--cache", place / "cache")
+        assert_told(status, said, results)
+        shutil.rmtree(results, ignore_errors=True)
+        if status == 2:
+            return
+
+
+SCENARIO = yaml.safe_load((TOP / "scenarios/demo.yaml").read_text()) | {"methods": ["coop"], "experiences": [2, 3, 5]}
+CARDS = {key: yaml.safe_load((TOP / f"baselines/{key}.yaml").read_text()) for key in ("coop", "maple+lamm", "comma")}
+
+
+@cases
+@given(text=mutant(SCENARIO))
+@example(text="")
+@example(text="name: &a [*a]")
+def test_a_mutated_scenario_is_run_or_told_in_one_line(place, text):
+    (place / "mine.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
+
+    assert_run_tells(place, place / "mine.yaml", "--method", "coop")
+
+
+@cases
+@given(text=st.sampled_from(sorted(CARDS)).flatmap(lambda key: mutant(CARDS[key])))
+def test_a_mutated_card_is_run_or_told_in_one_line(place, text):
+    (place / "card.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
+
+    assert_run_tells(place, "demo", "--method", place / "card.yaml")
+    assert_told(*called("show", place / "card.yaml"), place / "results")
+
+
+@cases
+@given(content=st.one_of(st.binary(max_size=50), damaged((TOP / "scenarios/demo.yaml").read_text())))
+def test_a_scenario_file_of_damaged_bytes_is_run_or_told_in_one_line(place, content):
+    (place / "bytes.yaml").write_bytes(content)
+
+    assert_run_tells(place, place / "bytes.yaml", "--method", "coop")

@@ -1,0 +1,124 @@
+"""`lamm-cl verify`: every damaged byte of results is found and named, and a run can be done again."""
+
+import json
+import shutil
+
+import pytest
+import toy
+from generated import tiny_clip
+
+from lamm_cl import report, sweep, train, verify
+from lamm_cl.errors import UserError
+
+METHODS = ("coop", "lamm")
+RUN = "toy/coop/shots4-seed1"
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(train, "backbone_on", lambda backbone, device: tiny_clip())
+    monkeypatch.setattr(train, "dataset_in", lambda name, data_root, cache: toy.dataset())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The results of two toy runs, as `lamm-cl run` leaves them."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(train, "backbone_on", lambda backbone, device: tiny_clip())
+        monkeypatch.setattr(train, "dataset_in", lambda name, data_root, cache: toy.dataset())
+        runs = sweep.plan(toy.scenario(methods=METHODS), folder)
+        assert sweep.execute(runs, settings(folder), lambda event: None) == []
+    report.write_tables(folder / "toy")
+    return folder
+
+
+@pytest.fixture
+def results(finished, tmp_path):
+    shutil.copytree(finished / "toy", tmp_path / "toy")
+    return tmp_path / "toy"
+
+
+def settings(folder):
+    return sweep.Settings(data_root=None, cache=folder / "cache", device="cpu", jobs=1)
+
+
+def recomputed(results, name=RUN):
+    return verify.recompute(verify.runs(results)[name], settings(results.parent), lambda event: None)
+
+
+def test_whole_results_have_no_problems(results):
+    assert verify.problems(results) == []
+    assert list(verify.runs(results)) == ["toy/coop/shots4-seed1", "toy/lamm/shots4-seed1"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_done_again_has_the_same_counts_and_tensors(results, method):
+    assert recomputed(results, f"toy/{method}/shots4-seed1") == ""
+
+
+def test_a_count_that_does_not_come_out_again_is_named(results):
+    path = results / "runs" / RUN / "record.json"
+    facts = json.loads(path.read_text())
+    facts["counts"][0] |= {"correct": 0, "correct_per_class": [0, 0, 0, 0]}
+    path.write_text(json.dumps(facts))
+
+    assert "counts.own, trained 0, tested 1.correct: 0, now " in recomputed(results)
+
+
+def test_every_flipped_byte_of_the_learned_tensors_is_found(results):
+    path = results / "runs" / RUN / "learned.safetensors"
+    whole = path.read_bytes()
+    for at in range(0, len(whole), 97):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+
+        assert verify.problems(results) == [f"{path}: its bytes are not those that record.json was written with"]
+
+
+def test_a_missing_file_of_a_run_is_found(results):
+    (results / "runs" / RUN / "learned.safetensors").unlink()
+
+    assert verify.problems(results) == [f"{results / 'runs' / RUN}/learned.safetensors: No such file or directory"]
+
+
+def test_a_flipped_byte_of_a_record_is_found_wherever_it_decides_a_number(results):
+    """Elsewhere (times, hosts, provenance) it may pass, until the run is done again."""
+    path = results / "runs" / RUN / "record.json"
+    whole = path.read_bytes()
+    counts = range(whole.index(b'"counts"'), whole.index(b'"model"'))
+    card = whole.index(b'"card"')
+    card = range(whole.index(b'"context"', card), whole.index(b'"trainable"', card))
+    for at in (*counts[::7], *card[::7]):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+
+        assert verify.problems(results), (at, whole[at - 20 : at + 20])
+
+
+@pytest.mark.parametrize("name", ["records.csv", "tables/degradation.csv", "tables/degradation_std.csv", "tables/degradation.tex"])
+def test_what_does_not_follow_from_the_records_is_named(results, name):
+    (results / name).write_bytes((results / name).read_bytes().replace(b"1", b"2", 1))
+
+    assert verify.problems(results) == [f"{results / name}: does not follow from the records"]
+
+
+def test_a_record_in_another_runs_folder_is_found(results):
+    (results / "runs" / RUN).rename(results / "runs" / "toy" / "coop" / "shots4-seed2")
+
+    assert "is the run toy/coop/shots4-seed1, and lies elsewhere" in verify.problems(results)[0]
+
+
+def test_a_setting_changed_after_the_run_is_found(results):
+    path = results / "runs" / RUN / "record.json"
+    path.write_text(path.read_text().replace('"lr": 0.002', '"lr": 0.02'))
+
+    assert verify.problems(results) == [f"{path}: card: its hash does not follow from it"]
+
+
+def test_a_run_that_is_not_there_is_told_with_the_nearest_name(results):
+    with pytest.raises(UserError, match="no finished run 'toy/cop/shots4-seed1'; did you mean 'toy/coop/shots4-seed1'?"):
+        verify.choose(results, ["toy/cop/shots4-seed1"], 1)
+
+
+def test_results_without_runs_cannot_be_verified(tmp_path):
+    with pytest.raises(UserError, match="no finished run"):
+        verify.problems(tmp_path)
