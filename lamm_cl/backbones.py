@@ -76,7 +76,7 @@ def create(backbone: Backbone, config: dict[str, Any], file: Path, preprocess: d
     fill(model, file, backbone.architecture)
     clip = frozen(model, config, preprocess, hash_of(model.state_dict()))
     compare(clip, backbone.architecture)
-    clip.precision = backbone.precision
+    clip.precision, clip.stored = backbone.precision, backbone.features
     return clip
 
 

@@ -103,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     _show_parser(commands)
     _data_parser(commands)
     _bench_parser(commands)
+    _bank_parser(commands)
     return parser
 
 
@@ -142,6 +143,7 @@ def _run_parser(commands: argparse._SubParsersAction) -> None:
         help="least time between saved states of a run; a kill costs that much and an epoch (default: 30)",
     )
     run.add_argument("--dry-run", action="store_true", help="print what would be done, write nothing")
+    run.add_argument("--checkpoint-activations", action="store_true", help="recompute blocks: less memory, the same values")
     run.set_defaults(command=_run)
 
 
@@ -257,6 +259,15 @@ def _data_parser(commands: argparse._SubParsersAction) -> None:
         verb.set_defaults(command=command)
 
 
+def _bank_parser(commands: argparse._SubParsersAction) -> None:
+    text = "The bank of image features: how large it is, whether every entry is whole, and what can go."
+    bank = commands.add_parser("cache", help="size, check or prune the feature bank", description=text)
+    bank.add_argument("action", choices=("size", "verify", "prune"), help="prune removes damaged and old entries")
+    bank.add_argument("--older-than", type=float, default=30, metavar="DAYS", help="age at which prune removes (default 30)")
+    bank.add_argument("--cache", type=Path, metavar="DIR", help="default: ~/.cache/lamm-cl")
+    bank.set_defaults(command=_bank)
+
+
 def _positive(text: str) -> int:
     if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
@@ -305,7 +316,7 @@ def _run(args: argparse.Namespace) -> int:
         fresh = _derived_is_fresh(folder) and (not args.report or _is_newer(folder / "report.html", folder))
         return 0 if fresh else _derive(runs[0].scenario, folder, args.report)
     jobs = min(args.jobs, len(todo))
-    settings = sweep.Settings(_data_root(args), _cache(args), args.device, jobs, args.save_every)
+    settings = sweep.Settings(_data_root(args), _cache(args), args.device, jobs, args.save_every, args.checkpoint_activations)
     _check_data(todo, settings)
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here or in a worker; see sweep._one_thread
     failures, finished = _execute(todo, len(runs), settings)
@@ -718,6 +729,22 @@ def _list_backbones() -> int:
     _say("All take text prompts; methods that prompt the image tower (maple, comma) need a ViT. Weights may also be")
     _say("a file, --backbone ViT-B-16-quickgelu:path/to/file, or a repository, --backbone hf-hub:OWNER/NAME.")
     return 0
+
+
+def _bank(args: argparse.Namespace) -> int:
+    from lamm_cl import bank
+
+    folder = _cache(args) / "features"
+    if args.action == "prune":
+        removed = bank.prune(folder, args.older_than)
+        _say(f"{folder}: removed {len(removed)} entries, {sum(entry.bytes for entry in removed) / 1e6:.1f} MB")
+        return 0
+    found = list(bank.entries(folder, check=args.action == "verify"))
+    damaged = [entry for entry in found if not entry.whole]
+    _say(f"{folder}: {len(found)} entries, {sum(entry.bytes for entry in found) / 1e6:.1f} MB")
+    for entry in damaged:
+        _say(f"damaged: {entry.path}; the next run that needs it makes it again")
+    return 1 if damaged else 0
 
 
 def _bench(args: argparse.Namespace) -> int:

@@ -68,12 +68,14 @@ class FrozenCLIP:
         self.is_vit = hasattr(model.visual, "transformer")
         self.activation = ""  # QuickGELU or GELU: weights alone do not tell
         self.precision = "fp32"  # in which the towers compute; features leave them as float32
+        self.stored = "fp32"  # in which the feature bank keeps them
+        self.checkpoint = False  # blocks keep no activations for the backward pass: less memory, the same values
 
     @property
     def w(self) -> int:
         """Width of the image tower; only a vision transformer can be prompted."""
         if not self.is_vit:
-            raise UserError("this method puts prompts into the image tower: it needs a vision transformer (ViT), not a ResNet or ConvNeXt")
+            raise UserError("this method prompts the image tower: it needs a vision transformer (ViT), not a ResNet")
         return self.model.visual.class_embedding.shape[0]
 
     @property
@@ -127,7 +129,7 @@ class FrozenCLIP:
     def tokens(self, prompts: Tensor, deep: list[Tensor] = ()) -> Tensor:
         """The plain tower: prompts (N, L, d) -> the last block's output at every position (N, L, d)."""
         x = prompts + self.model.positional_embedding[: prompts.shape[1]]
-        return transformer.run(self.model.transformer.resblocks, x, list(deep), start=1, causal=True)
+        return transformer.run(self.model.transformer.resblocks, x, list(deep), start=1, causal=True, checkpoint=self.checkpoint)
 
     @in_precision
     def read(self, x: Tensor) -> Tensor:
@@ -152,7 +154,7 @@ class FrozenCLIP:
         end = x.shape[1]
         if prompts.first is not None:
             x = torch.cat([x, prompts.first.expand(len(x), -1, -1)], dim=1)
-        x = transformer.run_to_first(v.transformer.resblocks, v.ln_pre(x), prompts.deep, start=end)
+        x = transformer.run_to_first(v.transformer.resblocks, v.ln_pre(x), prompts.deep, start=end, checkpoint=self.checkpoint)
         return F.normalize((v.ln_post(x) @ v.proj).float(), dim=-1)
 
 

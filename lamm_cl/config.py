@@ -108,6 +108,7 @@ class Backbone(Facts):
     architecture: Annotated[str, StringConstraints(min_length=1, max_length=500)]
     weights: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    features: Literal["fp32", "fp16"] = "fp32"
 
     @model_validator(mode="after")
     def _hub_brings_both(self) -> "Backbone":

@@ -1,6 +1,6 @@
 """Where a training step gets its images from: pixels, or the features of the frozen image tower, computed once.
 
-The bank keeps features on disk, one array (N, D) a file, memory-mapped, under a key made of everything that decides its content:
+The bank (bank.py) keeps features on disk, one array (N, D) an entry, under a key made of everything that decides its content:
 weights, precision, preprocessing, data set, split, samples and, for augmented training images, seed and epoch.  Augmentation is a
 pure function of (seed, epoch, sample), so all methods and label spaces of a seed share it.  Features are always computed in the
 same batches, so a rebuilt entry has the same bytes.
@@ -10,8 +10,6 @@ from . import vision  # noqa: F401  first: it makes torchvision importable
 
 # isort: split
 import hashlib
-import io
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,17 +24,18 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms import InterpolationMode, RandomHorizontalFlip, RandomResizedCrop
 
+from . import bank
 from .clip import FrozenCLIP
 from .data.dataset import Split
 from .data.images import open_image
 from .errors import UserError
-from .files import write_atomic
 
 BATCH = 64  # images a forward pass of the frozen tower; part of the key, since it decides the last bits
 IN_MEMORY = 2**29  # bytes of preprocessed images that are kept instead of being decoded again
 MANY = 256  # image files that are worth worker processes
 AHEAD = 16  # decoded images that a worker keeps ready: ten megabytes at 224 x 224 pixels
 CPUS = os.cpu_count() or 1
+STORED = {"fp32": torch.float32, "fp16": torch.float16}  # fp16 halves the disk and rounds a feature by up to 2^-12 of its size
 
 
 @dataclass(frozen=True)
@@ -123,8 +122,8 @@ class Pixels:
 class Features:
     """Unit image features (B, D) of samples of a split, from the bank."""
 
-    def __init__(self, pixels: Pixels, ids: Tensor, facts: dict, bank: Path):
-        self.pixels, self.bank, self.facts = pixels, bank, facts
+    def __init__(self, pixels: Pixels, ids: Tensor, facts: dict, folder: Path):
+        self.pixels, self.bank, self.facts = pixels, folder, facts
         self.ids = ids.unique()  # sorted: the same samples give the same entry whatever their order
         self.loaded: dict[int, Tensor] = {}
 
@@ -132,49 +131,20 @@ class Features:
         return (self.batch(ids, epoch) for ids in batches)
 
     def batch(self, ids: Tensor, epoch: int) -> Tensor:
-        return self.matrix(epoch)[torch.searchsorted(self.ids, ids)].to(self.pixels.clip.device)
+        return self.matrix(epoch)[torch.searchsorted(self.ids, ids)].to(self.pixels.clip.device).float()
 
     def matrix(self, epoch: int) -> Tensor:
         """(N, D) of all samples; without augmentation every epoch is the first."""
         epoch = epoch if self.pixels.augmentation else 0
         if epoch not in self.loaded:
-            facts = self.facts | {"augmentation": self.pixels.augmentation and [self.pixels.augmentation.seed, epoch]}
-            self.loaded = {epoch: entry(self.bank, facts, self.ids, partial(self.encode, epoch))}
+            augmentation = self.pixels.augmentation and [self.pixels.augmentation.seed, epoch]
+            samples = hashlib.sha256(self.ids.numpy().tobytes()).hexdigest()
+            facts = self.facts | {"augmentation": augmentation, "samples": samples, "batch": BATCH}
+            self.loaded = {epoch: torch.from_numpy(bank.get(self.bank, facts, partial(self.encode, epoch)))}
         return self.loaded[epoch]
 
     @torch.no_grad()
     def encode(self, epoch: int) -> np.ndarray:
         clip = self.pixels.clip
-        return torch.cat([clip.image(x).cpu() for x in self.pixels.batches(self.ids.split(BATCH), epoch)]).numpy()
-
-
-def entry(bank: Path, facts: dict, ids: Tensor, make) -> Tensor:
-    """An entry of the bank, made if it is absent or damaged.  Two writers write the same bytes."""
-    facts = facts | {"samples": hashlib.sha256(ids.numpy().tobytes()).hexdigest(), "batch": BATCH}
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-    path = bank / key[:2] / f"{key}.npy"
-    if not intact(path):
-        array = make()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, npy(array))
-        write_atomic(path.with_suffix(".json"), json.dumps(facts | {"sha256": digest(path)}, sort_keys=True))
-    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
-
-
-def intact(path: Path) -> bool:
-    """Whether an entry is whole: the checksum beside it is that of its bytes."""
-    try:
-        return json.loads(path.with_suffix(".json").read_text())["sha256"] == digest(path)
-    except (FileNotFoundError, ValueError, KeyError):
-        return False
-
-
-def digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def npy(array: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    np.save(file, array, allow_pickle=False)
-    return file.getvalue()
+        features = torch.cat([clip.image(x).cpu() for x in self.pixels.batches(self.ids.split(BATCH), epoch)])
+        return features.to(STORED[clip.stored]).numpy()

@@ -19,6 +19,9 @@ from .errors import UserError, did_you_mean
 from .prompts import ContextLearner, Frame, Labels
 
 
+PROMPTS = 4096  # that run through the text tower at a time in evaluation, where every image has its own
+
+
 @dataclass
 class Output:
     """Everything a loss may look at.  classes: the c classes in play."""
@@ -149,7 +152,8 @@ class PromptedCLIP(DynamicModule):
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, C) of all classes; in training those out of play are at -inf, as Avalanche's plugins expect."""
         if not self.training:
-            return self.run(x, self.classes).logits
+            chunk = max(1, PROMPTS // len(self.classes)) if self.context.reads_images else len(x)
+            return torch.cat([self.run(part, self.classes).logits for part in x.split(chunk)])
         out = self.run(x, self.in_play)
         rest = len(self.classes) - out.classes.stop
         return F.pad(out.logits, (out.classes.start, rest), value=torch.finfo(out.logits.dtype).min)

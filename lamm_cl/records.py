@@ -171,8 +171,8 @@ class Record:
 def read_record(path: Path) -> Record:
     """The record in a file. Raises UserError, in one line, for a file that is not a whole record of this format."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number without end, nested without end
         raise UserError(f"{path}: not a whole JSON file ({error})") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
@@ -184,6 +184,10 @@ def read_record(path: Path) -> Record:
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
     return record
+
+
+def _no_number(word: str) -> float:
+    raise ValueError(f"{word} is no number of JSON")
 
 
 def records_in(results: Path) -> list[Record]:

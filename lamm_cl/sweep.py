@@ -71,6 +71,7 @@ class Settings:
     device: str
     jobs: int
     save_every: float = 30  # seconds between saved states of a run; what a kill can cost, and an epoch
+    checkpoint: bool = False  # activation checkpointing: less memory, more time, the same values
 
 
 @dataclass(frozen=True)
@@ -249,6 +250,7 @@ def _train(run: Run, settings: Settings, lock: locks.Lock, tell: Callable[[Event
             device=device(settings.device),
             progress=progress,
             save_every=settings.save_every,
+                checkpoint=settings.checkpoint,
         )
 
 

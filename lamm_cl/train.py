@@ -271,7 +271,7 @@ def sources(model: PromptedCLIP, dataset: Dataset, parts: stream.Stream, trainin
     pixels = {"train": Pixels(dataset.train, model.clip, augmentation), "test": Pixels(dataset.test, model.clip)}
     if model.context.prompts_images:
         return pixels
-    facts = {"weights": model.clip.weights_hash, "activation": model.clip.activation, "precision": model.clip.precision,
+    facts = {"weights": model.clip.weights_hash, "activation": model.clip.activation, "precision": model.clip.precision, "stored": model.clip.stored,
              "preprocess": model.clip.preprocess_facts,
              "device": model.clip.device.type, "torch": torch.__version__}  # fmt: skip
     origin = {"train": dataset.train_fingerprint or dataset.fingerprint, "test": dataset.fingerprint}
@@ -283,13 +283,14 @@ def sources(model: PromptedCLIP, dataset: Dataset, parts: stream.Stream, trainin
 
 
 def run(run: Run, *, data_root: Path | None, cache: Path, device: str, progress: Callable[[Progress], None],
-        save_every: float = 30) -> records.Record:  # fmt: skip
+        save_every: float = 30, checkpoint: bool = False) -> records.Record:  # fmt: skip
     """Train and test one method on one data set with one seed; the record and the learned tensors go to run.folder.
 
     A run that was cut off goes on from its last saved epoch, and gives the same bytes as one that was not.
     """
     watch, start = Stopwatch(), time.perf_counter()
     frozen = backbone_on(run.scenario.backbone, device)
+    frozen.checkpoint = checkpoint
     dataset = dataset_in(run.dataset, data_root, cache)
     if run.scenario.train_on:
         dataset = data.learned_from(dataset, dataset_in(run.scenario.train_on, data_root, cache))

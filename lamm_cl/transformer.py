@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as recomputed
 
 
 @dataclass
@@ -57,19 +58,26 @@ def replace(x: Tensor, fresh: Tensor, start: int) -> Tensor:
     return torch.cat([x[:, :start], fresh.expand(len(x), -1, -1), x[:, stop:]], dim=1)
 
 
-def run(blocks: nn.ModuleList, x: Tensor, deep: list[Tensor], start: int, causal: bool) -> Tensor:
-    """x (N, L, d) through all blocks -> (N, L, d).  `deep[i]` replaces positions `start`.. at the input of block i+1."""
+def run(blocks: nn.ModuleList, x: Tensor, deep: list[Tensor], start: int, causal: bool, checkpoint: bool = False) -> Tensor:
+    """x (N, L, d) through all blocks -> (N, L, d).  `deep[i]` replaces positions `start`.. at the input of block i+1.
+
+    checkpoint: keep a block's input alone for the backward pass and run the block again there (activation checkpointing).
+    """
     for i, block in enumerate(blocks):
         if 1 <= i <= len(deep):
             x = replace(x, deep[i - 1], start)
-        q, k, v = project(block, x)
-        x = finish(block, x, F.scaled_dot_product_attention(q, k, v, is_causal=causal))
+        x = recomputed(whole, block, x, causal, use_reentrant=False) if checkpoint else whole(block, x, causal)
     return x
 
 
-def run_to_first(blocks: nn.ModuleList, x: Tensor, deep: list[Tensor], start: int) -> Tensor:
+def whole(block: nn.Module, x: Tensor, causal: bool) -> Tensor:
+    q, k, v = project(block, x)
+    return finish(block, x, F.scaled_dot_product_attention(q, k, v, is_causal=causal))
+
+
+def run_to_first(blocks: nn.ModuleList, x: Tensor, deep: list[Tensor], start: int, checkpoint: bool = False) -> Tensor:
     """As `run`, without a mask, for who reads position 0 alone: (N, L, d) -> (N, d)."""
-    x = run(blocks[:-1], x, deep, start, causal=False)
+    x = run(blocks[:-1], x, deep, start, causal=False, checkpoint=checkpoint)
     if len(deep) >= len(blocks) - 1 > 0:
         x = replace(x, deep[len(blocks) - 2], start)
     q, k, v = project_one(blocks[-1], x, (slice(None), 0))

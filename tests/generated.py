@@ -63,7 +63,8 @@ def open_clip_model(arch: dict, salt: str = "") -> open_clip.CLIP:
 def frozen_clip(arch: dict, salt: str = "") -> FrozenCLIP:
     model = open_clip_model(arch, salt)
     preprocess = open_clip.image_transform(arch["image"], is_train=False)
-    return FrozenCLIP(model, open_clip.SimpleTokenizer(context_length=arch["context_length"]), preprocess, hash_of(model.state_dict()))
+    tokenizer = open_clip.SimpleTokenizer(context_length=arch["context_length"])
+    return FrozenCLIP(model, tokenizer, preprocess, hash_of(model.state_dict()))
 
 
 @lru_cache

@@ -1,28 +1,31 @@
 """Rubbish in: one line out, status 2, nothing written. LAMM_CL_CASES=1000 tries harder.
 
 Runs are real up to the model: the scenario's stream is split and the card's model is built, on a tiny generated CLIP.
-Hostile split files and archives: tests/test_data.py and test_data_layouts.py. Hostile names in tables: at the end.
+Hostile split files and archives: tests/test_data.py and test_data_layouts.py;
+hostile names in tables: tests/test_report.py and test_page.py.
 """
 
 import contextlib
 import copy
 import io
+import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
+import toy
 import yaml
 from generated import tiny_clip
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lamm_cl import cli, config, data, stream, train
+from lamm_cl import cli, data, stream, train
 from lamm_cl.model import build
+from lamm_cl.records import write_records_csv
 
-CASES = int(os.environ.get("LAMM_CL_CASES", 150))
-cases = settings(max_examples=CASES, deadline=None, derandomize=CASES <= 150, suppress_health_check=list(HealthCheck))
+CASES = int(os.environ.get("LAMM_CL_CASES", 80))
+cases = settings(max_examples=CASES, deadline=None, derandomize=CASES == 80, suppress_health_check=list(HealthCheck))
 TOP = Path(__file__).parent.parent
 
 
@@ -35,18 +38,17 @@ def nested(depth: int, last: object = 1) -> object:
     return last
 
 
-numbers = st.sampled_from([0, -1, 1, 2, 3, 10**9, 10**12, -(10**18), 2**63, 10**40, 0.5, -0.0, 1e-300, 1e308, float("nan"), float("inf")])
-texts = st.one_of(
-    st.sampled_from(["", " ", "..", "../x", "/", "~", "null", "yes", "1e3", "coop", "lamm.Learned", "os.System", "full", "\x00", "\x1b[2J", "{}", "{0}", "a" * 10_000]),
-    st.text(max_size=20),
-)  # fmt: skip
+WHOLE = [0, -1, 1, 2, 3, 10**9, 10**12, -(10**18), 2**63, 10**40]
+numbers = st.sampled_from([*WHOLE, 0.5, -0.0, 1e-300, 1e308, float("nan"), float("inf")])
+WORDS = ["", " ", "..", "../x", "/", "~", "null", "yes", "1e3", "coop", "lamm.Learned", "os.System", "full", "{}", "{0}"]
+texts = st.one_of(st.sampled_from([*WORDS, "\x00", "\x1b[2J", "a" * 10_000]), st.text(max_size=20))
 scalars = st.one_of(st.none(), st.booleans(), numbers, texts)
 rubbish = st.one_of(
     scalars,
     st.lists(scalars, max_size=3),
     st.dictionaries(texts, scalars, max_size=3),
     st.sampled_from([nested(5), nested(15), nested(200), [], {}, {"use": "coop.CoOp"}, {"seed": -1}, {"extends": "coop"}]),
-)
+).map(copy.deepcopy)
 
 
 def places(facts: object, path: tuple = ()) -> list[tuple]:
@@ -77,15 +79,18 @@ def mutant(draw, facts: dict) -> str:
     return yaml.safe_dump(facts, allow_unicode=True, sort_keys=False)
 
 
+SYNTAX = [b"&a ", b"*a", b"!!python/object:os.system ", b"<<: ", b"\t", b"- " * 50, b"[" * 500, b"\xff\xfe", b"---\n", b'"']
+
+
 @st.composite
 def damaged(draw, text: str) -> bytes:
     """The bytes of a file with some overwritten, inserted or cut off."""
     content = bytearray(text.encode())
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(content)))
-        piece = draw(st.one_of(st.binary(max_size=4), st.sampled_from([b"&a ", b"*a", b"!!python/object:os.system ", b"<<: ", b"\t", b"- " * 50, b"[" * 500, b"\xff\xfe", b"---\n", b'"'])))
+        piece = draw(st.one_of(st.binary(max_size=4), st.sampled_from(SYNTAX)))
         content[at : at + draw(st.sampled_from([0, 1, len(piece), 10_000]))] = piece
-    return bytes(content)  # fmt: skip
+    return bytes(content)
 
 
 # --- what happens -----------------------------------------------------------------------------------------------------
@@ -166,3 +171,69 @@ def test_a_scenario_file_of_damaged_bytes_is_run_or_told_in_one_line(place, cont
     (place / "bytes.yaml").write_bytes(content)
 
     assert_run_tells(place, place / "bytes.yaml", "--method", "coop")
+
+
+# --- damaged results --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A results folder with one finished toy run -> the folder, and the bytes of record.json."""
+    results = tmp_path_factory.mktemp("damaged") / "toy"
+    with pytest.MonkeyPatch.context() as patch:
+        toy.run(results, patch, "coop", folder="runs/toy/coop/shots4-seed1")
+    write_records_csv(results)
+    return results, (results / "runs/toy/coop/shots4-seed1/record.json").read_bytes()
+
+
+json_rubbish = st.one_of(
+    rubbish,
+    st.sampled_from([list(range(5)), [[1, 2]], {"trained": 1}, [None], {"training": {"epochs": -1}}, nested(900)]),
+).map(copy.deepcopy)
+
+
+@st.composite
+def record_of(draw, whole: bytes) -> bytes:
+    """record.json with facts replaced or removed, or with damaged bytes."""
+    if draw(st.booleans()):
+        return draw(damaged(whole.decode()))
+    facts = json.loads(whole)
+    for _ in range(draw(st.integers(1, 3))):
+        *path, key = draw(st.sampled_from(places(facts)))
+        inside = facts
+        for step in path:
+            inside = inside[step]
+        if draw(st.booleans()):
+            inside[key] = draw(json_rubbish)
+        else:
+            inside.pop(key)
+        if not facts:
+            break
+    return json.dumps(facts).encode()
+
+
+@cases
+@given(draw=st.data())
+def test_a_damaged_record_is_read_or_told_in_one_line_and_nothing_is_written(finished, draw):
+    results, whole = finished
+    path = results / "runs/toy/coop/shots4-seed1/record.json"
+    content = draw.draw(record_of(whole))
+    path.write_bytes(content)
+    before = sorted(results.rglob("*"))
+
+    for words in (["table", results, "--format", "md"], ["verify", results, "--recompute", 0], ["compare", results, results]):
+        status, said = called(*words)
+        assert status in ((0, 1, 2) if words[0] == "verify" else (0, 2)), said
+        assert said.count("\n") == (status == 2) and "Traceback" not in said and said.strip("\n").isprintable(), said
+    assert sorted(results.rglob("*")) == before and path.read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"format": ' + b"9" * 5000 + b"}", b'{"run": NaN}', b"\xff", b""])
+def test_a_record_that_attacks_its_reader_is_told_in_one_line(tmp_path, content):
+    path = tmp_path / "runs/toy/coop/shots4-seed1/record.json"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+
+    status, said = called("table", tmp_path)
+
+    assert (status, said.count("\n")) == (2, 1) and "record.json" in said

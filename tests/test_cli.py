@@ -58,7 +58,8 @@ def told(process) -> str:
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["list", "scenarios"], ["list", "methods"], ["list", "datasets"], ["show", "lamm"]]
+    "words",
+    [["--help"], *(["list", w] for w in ("scenarios", "methods", "datasets", "backbones")), ["data", "list"], ["show", "lamm"]],
 )
 def test_what_only_informs_imports_nothing_heavy(words):
     code = (

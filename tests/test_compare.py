@@ -10,6 +10,7 @@ from lamm_cl import cli, report
 from lamm_cl.compare import compare, interval
 from lamm_cl.errors import UserError
 
+OTHER_HALVES = {"classes": ("x", "y", "z"), "order": (0, 1, 2), "experiences": (2, 1), "test_per_class": (50, 50, 100)}
 OWN = [[5, 5], [90, 50], [70, 80]]
 
 
@@ -110,6 +111,7 @@ def test_two_versions_of_a_scenario_are_compared_method_by_method_and_what_chang
         (lambda r: replace(r, run=replace(r.run, shots=4)), "shots"),
         (lambda r: replace(r, backbone=replace(r.backbone, hash="x")), "backbone"),
         (lambda r: replace(r, dataset=replace(r.dataset, fingerprint="x")), "a: fingerprint of the test images"),
+        (lambda r: replace(r, dataset=replace(r.dataset, **OTHER_HALVES)), "a: experiences of the test images"),
         (lambda r: replace(r, counts=tuple(c for c in r.counts if c.label_space == "own")), "label_spaces"),
         (lambda r: replace(r, run=replace(r.run, dataset="b")), "datasets"),
     ],

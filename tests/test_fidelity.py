@@ -340,7 +340,8 @@ def test_optimizer_steps_are_dassls(fidelity, schedule):
     cosine = schedule == "warmup_cosine"
     training = Training(epochs=epochs, batch=1, optimizer="sgd", lr=how["lr"], momentum=0.9, weight_decay=5e-4,
                         augmentation="none",
-                        schedule="cosine" if cosine else "constant", warmup=Warmup(epochs=1, lr=1e-5) if cosine else None)  # fmt: skip
+                        schedule="cosine" if cosine else "constant",
+                        warmup=Warmup(epochs=1, lr=1e-5) if cosine else None)  # fmt: skip
     held = torch.nn.ParameterDict({k: fill(f"sgd.{k}", (n,), 1.0, 0.0, cases["salt"]) for k, n in dict(a=64, b=16, c=16).items()})
     sgd = optimizer(training, held)
     rows = {name: [] for name in held}

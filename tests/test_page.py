@@ -26,15 +26,16 @@ WEIRD = '</script><b>&_"$x$\n' + "y" * 80
 
 
 def results(folder, T=2, datasets=DATASETS, methods=METHODS, shots=(16,), missing=()):
-    """Random counts, with counts per class (two classes an experience, ten images each)."""
+    """Random counts, with counts per class: two classes an experience, of 20, 10, 20, 10, ... test images each."""
     rng = np.random.default_rng(0)
+    images = [10 + 10 * (j % 2) for j in range(1, T + 1)]
 
     def one(dataset, method, seed, k):
         each = rng.integers(0, 11, (2, T + 1, T, 2))
         counts = tuple(
-            Count(i, j, space, None, 20, None)
+            Count(i, j, space, None, 2 * images[j - 1], None)
             if space == "joint" and j > i
-            else Count(i, j, space, int(each[s, i, j - 1].sum()), 20, tuple(map(int, each[s, i, j - 1])))
+            else Count(i, j, space, int(each[s, i, j - 1].sum()), 2 * images[j - 1], tuple(map(int, each[s, i, j - 1])))
             for s, space in enumerate(("own", "joint"))
             for i in range(T + 1)
             for j in range(1, T + 1)
@@ -42,8 +43,15 @@ def results(folder, T=2, datasets=DATASETS, methods=METHODS, shots=(16,), missin
         zero = np.zeros((T + 1, T), int)
         run = record(zero, dataset=dataset, method=method, seed=seed, shots=k, datasets=datasets, methods=methods)
         names = tuple(f"{dataset} class {c}" for c in range(2 * T))
-        facts = {"classes": names, "order": tuple(range(2 * T)), "experiences": (2,) * T, "test_images": (20,) * T}
-        return replace(run, counts=counts, dataset=replace(run.dataset, **facts, test_per_class=(10,) * (2 * T)))
+        facts = {
+            "classes": names,
+            "order": tuple(range(2 * T)),
+            "experiences": (2,) * T,
+            "test_images": tuple(2 * n for n in images),
+        }
+        return replace(
+            run, counts=counts, dataset=replace(run.dataset, **facts, test_per_class=tuple(n for n in images for _ in (0, 1)))
+        )
 
     runs = [one(d, m, s, k) for d in datasets for m in methods for s in (1, 2, 3) for k in shots]
     return write(folder, [run for run in runs if (run.run.dataset, run.run.method, run.run.seed) not in missing])
@@ -100,7 +108,7 @@ def test_points_lost_by_a_class_are_its_accuracy_when_learned_minus_in_the_end(t
     drops = group["drops"]["own"][0]
 
     assert drops["classes"] == [f"rare class {c}" for c in range(4)] and drops["experiences"] == [1, 1, 2, 2]
-    expected = [10.0 * (by_key[j, j][c] - by_key[3, j][c]) for j in (1, 2) for c in (0, 1)]
+    expected = [100 / (20, 10)[j - 1] * (by_key[j, j][c] - by_key[3, j][c]) for j in (1, 2) for c in (0, 1)]
     assert drops["lost"][1]["1"] == pytest.approx(expected)
 
 
@@ -220,6 +228,8 @@ def test_names_of_any_kind_and_one_experience_open_without_an_error(browser, tmp
 
     assert browser.problems == []
     assert browser.run("document.documentElement.scrollWidth") <= 390
+    texts = browser.run("document.getElementById('curves-chart').data.map(t => String(t.text)).join()")
+    assert "&lt;b&gt;" in texts and "<b>&_" not in texts  # plotly would take <b> for markup
     assert WEIRD.split("\n")[0] in browser.run("document.querySelector('#methods label').textContent")
 
 

@@ -7,10 +7,11 @@ from generated import tiny_clip
 from layouts import EXPECTED, ORIGINALS, picture, write
 
 from lamm_cl import cli, data, estimate, features, train
-from lamm_cl.config import Scenario, card_for, load_scenario
+from lamm_cl.config import Scenario, card_for, load_scenario, scenario_names
 from lamm_cl.data.dataset import Files, Split
 from lamm_cl.errors import UserError
 from lamm_cl.features import Augmentation, Features, Pixels
+from lamm_cl.stream import class_counts, class_order
 from lamm_cl.sweep import Run, plan
 
 TEST_ONLY = ("ImageNetV2", "ImageNet-Sketch", "ImageNet-A", "ImageNet-R")
@@ -193,23 +194,25 @@ def test_table_2_has_the_papers_runs(tmp_path):
     assert {run.scenario.backbone.weights for run in runs} == {"openai"}
 
 
-REAL = (
-    "lamm-table1",
-    "lamm-few-shot",
-    "cifar100-b0-inc10",
-    "cifar100-b50-inc10",
-    "imagenet-r-b0-inc20",
-    "cub200-b0-inc20",
-    "own-data",
-)
+OWN = {"./my-data", "imagenet100"}  # folders that the user has
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", [name for name in scenario_names() if load_scenario(name).backbone.architecture == "ViT-B-16"])
 def test_the_scenarios_of_real_data_name_datasets_that_there_are(name):
     measured = load_scenario(name)
     known = {info.name for info in data.names()}
 
-    assert set(measured.datasets) <= known | {"./my-data"} and measured.train_on in {None, "ImageNet"}
+    assert set(measured.datasets) <= known | OWN and measured.train_on in {None, "ImageNet"}
+    assert measured.backbone.weights == "openai"
+
+
+@pytest.mark.parametrize(("name", "counts"), [("cifar100-b0-inc10", [10] * 10), ("cifar100-b50-inc10", [50] + [10] * 5)])
+def test_the_fields_protocols_have_its_order_and_its_experiences(name, counts):
+    measured = load_scenario(name)
+
+    assert class_counts(measured.experiences, 100, name) == counts
+    assert class_order(measured.order, 100)[:10] == [68, 56, 78, 8, 23, 84, 90, 65, 74, 76]  # iCaRL's, as in its followers' code
+    assert measured.shots == ("full",)
 
 
 def test_a_dry_run_of_table_2_needs_no_data(tmp_path, monkeypatch, capsys):

@@ -4,6 +4,7 @@ Training is played by tests/standin/sitecustomize.py, here and in the worker pro
 """
 
 import csv
+import errno
 import importlib.util
 import multiprocessing
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lamm_cl import config, sweep
+from lamm_cl import config, locks, sweep
 from lamm_cl.errors import UserError
 
 STANDIN = Path(__file__).parent / "standin"
@@ -165,6 +166,111 @@ def test_an_interrupt_goes_on_to_the_caller_and_leaves_no_process_behind(demo, t
 
     assert multiprocessing.active_children() == []
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+# --- several processes on the same results ---------------------------------------------------------------------------
+
+
+def test_a_run_that_another_process_does_is_waited_for_and_not_done_twice(demo, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "RETRY", 0)
+    first, second = planned(demo, tmp_path, seeds=[1, 2])
+    other = locks.held(first.folder)
+    other.__enter__()
+    seen = []
+
+    def look(event):
+        seen.append((event.run.seed, event.kind))
+        if event.kind == "elsewhere" and seen.count((1, "elsewhere")) == 3:
+            sys.modules["lamm_cl.train"].run(first, data_root=None, cache=None, device="cpu", progress=str, save_every=0)
+            monkeypatch.setattr(sys.modules["lamm_cl.train"], "run", None)  # whoever does it again, fails
+            other.__exit__(None, None, None)
+
+    failures = sweep.execute([first, second], sweep.Settings(None, tmp_path, "cpu", 1), look)
+
+    assert failures == []
+    assert [kind for seed, kind in seen if seed == 2] == ["started", "progress", "finished"]
+    assert [kind for seed, kind in seen if seed == 1] == ["started", "elsewhere"] * 3 + ["started", "finished"]
+    assert {row["seed"] for row in csv.DictReader((tmp_path / "demo/records.csv").open())} == {"1", "2"}
+
+
+def test_a_run_whose_lock_was_taken_over_stops(demo, tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "RETRY", 0)
+    monkeypatch.setattr(locks, "HEARTBEAT", 600)
+    [run] = planned(demo, tmp_path, seeds=[1])
+    once = iter([True])
+
+    def robbed(run, *, progress, **kwargs):
+        if next(once, False):
+            lock = next((run.folder / "lock").iterdir())
+            lock.rename(lock.with_name("elsewhere.0.1.token"))
+            os.utime(lock.with_name("elsewhere.0.1.token"), (0, 0))  # stale, so that it is taken back
+        played(run, progress=progress, **kwargs)
+
+    played = sys.modules["lamm_cl.train"].run
+    monkeypatch.setattr(sys.modules["lamm_cl.train"], "run", robbed)
+    events, failures = executed([run], tmp_path)
+
+    assert [event.kind for event in events] == ["started", "elsewhere", "started", "progress", "finished"]
+    assert failures == []
+
+
+def test_what_a_killed_run_left_half_written_is_removed(demo, tmp_path):
+    [run] = planned(demo, tmp_path, seeds=[1])
+    (run.folder / "state").mkdir(parents=True)
+    for name in ("record.json", "learned.safetensors", "state/state.safetensors"):
+        path = run.folder / name
+        path.with_name(f".{path.name}.abc").write_text("half")
+
+    executed([run], tmp_path)
+
+    assert [path for path in tmp_path.rglob("*") if path.name.startswith(".")] == []
+
+
+def test_a_kill_between_a_record_and_its_end_is_made_good(demo, tmp_path):
+    runs = planned(demo, tmp_path, seeds=[1, 2])
+    executed(runs, tmp_path)
+    whole = bytes_below(tmp_path / "demo")
+    (runs[0].folder / "state").mkdir()
+    (tmp_path / "demo/records.csv").write_text("")
+
+    sweep.tidy(runs)
+
+    assert bytes_below(tmp_path / "demo") == whole and not (runs[0].folder / "state").exists()
+
+
+# --- no room --------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_gpu_fails_its_run_with_the_knobs_to_turn_and_the_others_go_on(demo, tmp_path, monkeypatch):
+    played = sys.modules["lamm_cl.train"].run
+
+    def full(run, **kwargs):
+        if run.seed == 1:
+            raise sys.modules["torch"].cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        played(run, **kwargs)
+
+    monkeypatch.setattr(sys.modules["lamm_cl.train"], "run", full)
+    events, [failed] = executed(planned(demo, tmp_path, seeds=[1, 2]), tmp_path)
+
+    assert failed.text.splitlines()[-1].startswith("out of GPU memory; another program on this GPU? fewer --jobs;")
+    assert [event.run.seed for event in events if event.kind == "finished"] == [2]
+
+
+@pytest.mark.parametrize("kind", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS])
+def test_a_full_disk_or_a_lost_permission_is_one_line_with_the_file(demo, tmp_path, monkeypatch, kind):
+    def refuse(source, target):
+        if Path(target).name == "record.json":
+            raise OSError(kind, os.strerror(kind))
+        replace(source, target)
+
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", refuse)
+    [run] = planned(demo, tmp_path, seeds=[1])
+    _, [failed] = executed([run], tmp_path)
+
+    told = f"{run.folder}/record.json: {os.strerror(kind)}; when that is mended, the same command goes on"
+    assert (failed.mistake, failed.text) == (True, told)
+    assert not (tmp_path / "demo").exists()
 
 
 # --- whose results are these -----------------------------------------------------------------------------------------

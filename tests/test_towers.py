@@ -25,9 +25,9 @@ def card(context: dict, labels: dict | None = None, loss: dict | None = None) ->
     )
 
 
-def model_of(context: dict, labels: dict | None = None, loss: dict | None = None, names=NAMES, experiences=None, **options):
+def model_of(context: dict, labels=None, loss=None, names=NAMES, experiences=None, clip=None, **options):
     experiences = experiences or [range(len(names))]
-    return build(card(context, labels, loss), tiny_clip(), list(names), experiences, **options)
+    return build(card(context, labels, loss), clip or tiny_clip(), list(names), experiences, **options)
 
 
 def test_the_image_tower_without_prompts_is_open_clips_encoder():

@@ -6,7 +6,7 @@ With random vectors the base text is "X X ... X name.", as in the release (train
 
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..clip import FrozenCLIP, Prompts
 from ..prompts import Atom, ContextLearner, PerClass, noise, start
