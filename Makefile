@@ -6,7 +6,7 @@ READY := .venv/ready
 .PHONY: demo test lint clean
 
 demo: $(READY)
-	.venv/bin/lamm-cl run demo --jobs $(JOBS)
+	.venv/bin/lamm-cl run demo --jobs $(JOBS) --report
 
 test: $(READY)
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest

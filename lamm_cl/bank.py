@@ -1,6 +1,7 @@
 """The feature bank on disk: arrays under a key made of everything that decides their content, each with its checksum.
 
-    <cache>/features/<2 hex digits>/<key>.npy and .json        the array, memory-mapped when read; the facts of the key and its sha256
+    <cache>/features/<2 hex digits>/<key>.npy      the array, memory-mapped when read
+    <cache>/features/<2 hex digits>/<key>.json     the facts of the key, and the sha256 of the array's file
 
 Entries are written whole or not at all, so several processes may share a bank: who comes second writes the same bytes.  A
 damaged entry is found by its checksum and made again.  Nothing here imports torch.

@@ -433,7 +433,8 @@ def _print_estimate(todo: "list[Run]", args: argparse.Namespace) -> int:
         f"time in one process: about {_duration(sum(work.seconds(speed)))} (encoding images {parts[0]}, images with "
         f"prompts {parts[1]}, learning text prompts {parts[2]}); reading images and testing come on top"
     )
-    _say(f"disk: about {work.encoded * speed.D * 4 / 1e9:.2f} GB of features in {_cache(args) / 'features'}")
+    stored = {"fp32": 4, "fp16": 2}[backbone.features]
+    _say(f"disk: about {work.encoded * speed.D * stored / 1e9:.2f} GB of features in {_cache(args) / 'features'}")
     return 0
 
 

@@ -39,6 +39,7 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 Rate = Annotated[float, Field(gt=0, le=10**6)]
 
 
+MOST = 1000  # of whatever a piece has whole numbers of: vectors, blocks, tokens
 HUB = "hf-hub:"  # what a backbone from the Hugging Face hub starts with
 
 
@@ -161,6 +162,20 @@ class Piece(Facts):
             return value
         options = {key: option for key, option in value.items() if key != "use"}
         return {"options": options} | ({"use": value["use"]} if "use" in value else {})
+
+    @model_validator(mode="after")
+    def _options_are_sane(self) -> "Piece":
+        """Before anything is built of them: a thousand million vectors, a text that a template would read as a place."""
+        for key, option in self.options.items():
+            expected = ""
+            if isinstance(option, int) and not 0 <= option <= MOST:
+                expected = f"a whole number from 0 to {MOST}"
+            if isinstance(option, str) and ("{" in option or "}" in option):
+                expected = "a text without braces"
+            if expected:
+                raise PydanticCustomError("option", "{key}: expected {expected}, got {got}",
+                                          {"key": key, "expected": expected, "got": _shown(option)})  # fmt: skip
+        return self
 
     @model_serializer
     def _as_in_yaml(self) -> dict[str, JsonValue]:

@@ -18,7 +18,6 @@ from .config import Card, Piece
 from .errors import UserError, did_you_mean
 from .prompts import ContextLearner, Frame, Labels
 
-
 PROMPTS = 4096  # that run through the text tower at a time in evaluation, where every image has its own
 
 

@@ -120,7 +120,7 @@ class Frame(nn.Module):
     def __init__(self, clip: FrozenCLIP, names: list[str], template: str, context: ContextLearner, labels: Labels):
         super().__init__()
         self.clip, self.n, self.shared = clip, context.n, context.shared
-        self.tokens = clip.tokenize([template.format(name) for name in names])  # (C, 77)
+        self.tokens = clip.tokenize([in_template(template, name) for name in names])  # (C, 77)
         before = len(clip.words(template.partition("{}")[0]))
         rows = []
         for name in names:
@@ -193,6 +193,13 @@ class Frame(nn.Module):
     def read(self, tokens: Tensor, classes: range) -> Tensor:
         """Unit text features (c, D) from the last block's output (c, L, d)."""
         return self.clip.read(tokens[range(len(classes)), self.eot[classes.start : classes.stop]])
+
+
+def in_template(template: str, name: str) -> str:
+    """A template with a class name in it.  Raises UserError for one without exactly one place for it."""
+    if template.count("{}") != 1:
+        raise UserError(f"template: {template!r}: expected one {{}}, where the class name goes")
+    return template.replace("{}", name)
 
 
 def words(clip: FrozenCLIP, phrase: str, n: int) -> Tensor:

@@ -31,8 +31,8 @@ from lamm_cl.records import read_record, records_csv
 PATIENCE = 15  # seconds that an interrupted worker gets to finish the write in progress
 RETRY = 0.5  # seconds before a run that another process does is looked at again
 OUT_OF_MEMORY = (
-    "out of GPU memory; another program on this GPU? fewer --jobs; a smaller training.batch in a card of one's own; "
-    "--precision bf16; or --device cpu"
+    "out of GPU memory; try --checkpoint-activations, --precision bf16, fewer --jobs, a smaller training.batch in a card of "
+    "one's own, or --device cpu"
 )
 
 
@@ -250,7 +250,7 @@ def _train(run: Run, settings: Settings, lock: locks.Lock, tell: Callable[[Event
             device=device(settings.device),
             progress=progress,
             save_every=settings.save_every,
-                checkpoint=settings.checkpoint,
+            checkpoint=settings.checkpoint,
         )
 
 

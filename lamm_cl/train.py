@@ -271,9 +271,10 @@ def sources(model: PromptedCLIP, dataset: Dataset, parts: stream.Stream, trainin
     pixels = {"train": Pixels(dataset.train, model.clip, augmentation), "test": Pixels(dataset.test, model.clip)}
     if model.context.prompts_images:
         return pixels
-    facts = {"weights": model.clip.weights_hash, "activation": model.clip.activation, "precision": model.clip.precision, "stored": model.clip.stored,
-             "preprocess": model.clip.preprocess_facts,
-             "device": model.clip.device.type, "torch": torch.__version__}  # fmt: skip
+    frozen = model.clip
+    facts = {"weights": frozen.weights_hash, "activation": frozen.activation, "precision": frozen.precision,
+             "stored": frozen.stored, "preprocess": frozen.preprocess_facts, "device": frozen.device.type,
+             "torch": torch.__version__}  # fmt: skip
     origin = {"train": dataset.train_fingerprint or dataset.fingerprint, "test": dataset.fingerprint}
     ids = {"train": torch.cat(parts.train), "test": torch.arange(len(dataset.test))}
     return {
@@ -328,7 +329,7 @@ def run(run: Run, *, data_root: Path | None, cache: Path, device: str, progress:
         dataset=facts_of(dataset, parts),
         counts=tuple(recorder.counts),
         model=records.ModelFacts(tuple(state.trainable), model.labels.k or None),
-        measured=measured(watch, device),
+        measured=measured(watch, device, epochs * sum(map(len, parts.train)) + (T + 1) * len(dataset.test)),
         files={"learned.safetensors": hashlib.sha256(learned).hexdigest()},
     )
     record.write(run.folder)
@@ -383,12 +384,12 @@ def facts_of(dataset: Dataset, parts: stream.Stream) -> records.DatasetFacts:
     )
 
 
-def measured(watch: Stopwatch, device: str) -> records.Measured:
+def measured(watch: Stopwatch, device: str, images: int) -> records.Measured:
     packages = ("torch", "torchvision", "open_clip_torch", "avalanche-lib", "numpy")
     cuda = device.startswith("cuda")
     return records.Measured(
         seconds=watch.seconds,
-        images_per_second=None,
+        images_per_second=round(images / max(watch.seconds.get("train", 0) + watch.seconds.get("test", 0), 1e-3), 1),
         peak_memory_bytes=torch.cuda.max_memory_allocated()
         if cuda
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

@@ -20,13 +20,15 @@ from generated import tiny_clip
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lamm_cl import cli, data, stream, train
+from lamm_cl import cli, config, data, stream, train
+from lamm_cl.errors import UserError
 from lamm_cl.model import build
 from lamm_cl.records import write_records_csv
 
 CASES = int(os.environ.get("LAMM_CL_CASES", 80))
 cases = settings(max_examples=CASES, deadline=None, derandomize=CASES == 80, suppress_health_check=list(HealthCheck))
 TOP = Path(__file__).parent.parent
+RUN = train.run  # `place` puts another there
 
 
 # --- mutations --------------------------------------------------------------------------------------------------------
@@ -173,6 +175,29 @@ def test_a_scenario_file_of_damaged_bytes_is_run_or_told_in_one_line(place, cont
     assert_run_tells(place, place / "bytes.yaml", "--method", "coop")
 
 
+OPTIONS = {  # of every piece once
+    (piece.use, option): (key, part, option)
+    for key in config.card_names()
+    for part in ("context", "labels", "loss")
+    if (piece := getattr(config.load_card(key), part))
+    for option in piece.options
+}
+
+
+@pytest.mark.parametrize(("key", "part", "option"), OPTIONS.values(), ids=map(" ".join, OPTIONS))
+def test_no_value_of_an_option_is_a_defect_of_ours(key, part, option):
+    """Each either makes a model or is told in one line."""
+    depth = {"context": {"depth": 3}} if key.startswith(("maple", "comma")) else {}
+    card = config.resolve(config.load_card(key), depth)
+    lists = [[], {}, [1e9], ["a"], ["{}"], ["{x}"], ["{0}"], ["{} }"]]
+    for value in [*WHOLE, *WORDS, *lists, -1e300, 1e308, "{", "%s\x00", "x" * 10_000, None, True]:
+        try:
+            changed = config.resolve(card, {part: {option: value}})
+            build(changed, tiny_clip(), list(toy.CLASSES), [range(0, 4), range(4, 7)], shots=4)
+        except UserError as error:
+            assert str(error).isprintable()
+
+
 # --- damaged results --------------------------------------------------------------------------------------------------
 
 
@@ -181,6 +206,7 @@ def finished(tmp_path_factory):
     """A results folder with one finished toy run -> the folder, and the bytes of record.json."""
     results = tmp_path_factory.mktemp("damaged") / "toy"
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "run", RUN)
         toy.run(results, patch, "coop", folder="runs/toy/coop/shots4-seed1")
     write_records_csv(results)
     return results, (results / "runs/toy/coop/shots4-seed1/record.json").read_bytes()

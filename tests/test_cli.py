@@ -162,6 +162,31 @@ def test_a_failed_run_is_named_at_the_end_with_status_1(lamm_cl, tmp_path):
     assert (tmp_path / "results/demo/tables/degradation.csv").exists()
 
 
+def test_verify_says_whether_files_and_tables_are_what_they_say(lamm_cl, tmp_path):
+    lamm_cl(*run_words())
+    whole = lamm_cl("verify", "results/demo", "--recompute", 0)
+    (tmp_path / "results/demo/tables/degradation.csv").write_text("typed by hand")
+
+    process = lamm_cl("verify", "results/demo", "--recompute", 0)
+
+    assert (whole.returncode, whole.stdout) == (0, "1 runs: every file is whole, tables follow from the records\n")
+    assert process.returncode == 1
+    assert process.stdout == "results/demo/tables/degradation.csv: does not follow from the records\n"
+
+
+def test_verify_does_a_run_again_and_compares(lamm_cl, tmp_path):
+    lamm_cl(*run_words())
+    same = lamm_cl("verify", "results/demo", "--run", "digits/coop/shots16-seed1")
+    record = tmp_path / "results/demo/runs/digits/coop/shots16-seed1/record.json"
+    record.write_text(record.read_text().replace('"correct": 90', '"correct": 91'))
+
+    process = lamm_cl("verify", "results/demo")
+
+    assert same.returncode == 0 and same.stdout.endswith("the same counts and the same learned tensors\n")
+    assert process.returncode == 1
+    assert "differs: counts.own, trained 2, tested 2.correct: 91, now 90" in process.stdout
+
+
 # --- mistakes --------------------------------------------------------------------------------------------------------
 
 
@@ -174,6 +199,8 @@ def test_a_failed_run_is_named_at_the_end_with_status_1(lamm_cl, tmp_path):
         (["run", "demo", "--dataset", "specis"], "no dataset 'specis'; did you mean 'species'?"),
         (["run", "demo", "--seed", "one"], "--seed: expected a whole number from 0 to 4294967295, got 'one'"),
         (["run", "demo", "--shots", "0"], "--shots: expected a whole number from 1 on, got '0'"),
+        (["run", "demo", "--save-every", "-1"], "--save-every: expected"),
+        (["run", "demo", "--save-every", "nan"], "--save-every: expected seconds, 0 or more, got 'nan'"),
         (["run", "demo", "--jobs", "-1"], "--jobs: expected a whole number from 1 on, got '-1'"),
         (["run", "demo", "--epochs", "3"], "unrecognized arguments: --epochs 3"),
         (["run", "demo", "--dataset", "DTD"], "DTD"),

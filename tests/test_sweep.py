@@ -181,7 +181,8 @@ def test_a_run_that_another_process_does_is_waited_for_and_not_done_twice(demo, 
     def look(event):
         seen.append((event.run.seed, event.kind))
         if event.kind == "elsewhere" and seen.count((1, "elsewhere")) == 3:
-            sys.modules["lamm_cl.train"].run(first, data_root=None, cache=None, device="cpu", progress=str, save_every=0)
+            with sweep._one_thread():
+                sys.modules["lamm_cl.train"].run(first, progress=str)
             monkeypatch.setattr(sys.modules["lamm_cl.train"], "run", None)  # whoever does it again, fails
             other.__exit__(None, None, None)
 
@@ -252,7 +253,7 @@ def test_a_full_gpu_fails_its_run_with_the_knobs_to_turn_and_the_others_go_on(de
     monkeypatch.setattr(sys.modules["lamm_cl.train"], "run", full)
     events, [failed] = executed(planned(demo, tmp_path, seeds=[1, 2]), tmp_path)
 
-    assert failed.text.splitlines()[-1].startswith("out of GPU memory; another program on this GPU? fewer --jobs;")
+    assert failed.text.splitlines()[-1].startswith("out of GPU memory; try --checkpoint-activations, ")
     assert [event.run.seed for event in events if event.kind == "finished"] == [2]
 
 

@@ -9,6 +9,7 @@ from generated import tiny_clip
 
 from lamm_cl import report, sweep, train, verify
 from lamm_cl.errors import UserError
+from lamm_cl.records import read_record
 
 METHODS = ("coop", "lamm")
 RUN = "toy/coop/shots4-seed1"
@@ -50,6 +51,14 @@ def recomputed(results, name=RUN):
 def test_whole_results_have_no_problems(results):
     assert verify.problems(results) == []
     assert list(verify.runs(results)) == ["toy/coop/shots4-seed1", "toy/lamm/shots4-seed1"]
+
+
+def test_neither_the_order_of_methods_nor_the_cache_decides_anything(finished, tmp_path):
+    runs = sweep.plan(toy.scenario(methods=METHODS), tmp_path / "reversed")[::-1]
+
+    assert sweep.execute(runs, settings(tmp_path), lambda event: None) == []  # an empty cache, and then a warm one
+    for name, path in verify.runs(finished / "toy").items():
+        assert read_record(tmp_path / "reversed/toy/runs" / name / "record.json").facts() == read_record(path).facts()
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -3,6 +3,9 @@
 One bias pi is added to all n context vectors, so every image has its own text features (B, c, D).
 """
 
+from typing import Annotated
+
+from pydantic import Field
 from torch import Tensor, nn
 
 from ..clip import FrozenCLIP, Prompts
@@ -14,7 +17,7 @@ class CoCoOp(ContextLearner):
 
     reads_images = True
 
-    def __init__(self, clip: FrozenCLIP, *, n: int, init: str | None, squeeze: int = 16):
+    def __init__(self, clip: FrozenCLIP, *, n: int, init: str | None, squeeze: Annotated[int, Field(ge=1)] = 16):
         super().__init__()
         template, self.v = start(clip, n, init)
         self.n, self.templates = n, (template,)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..clip import FrozenCLIP, Prompts
 from ..errors import UserError
-from ..prompts import ContextLearner, noise, start
+from ..prompts import ContextLearner, in_template, noise, start
 
 
 class Correlate(nn.Module):
@@ -85,7 +85,7 @@ class Score(nn.Module):
         super().__init__()
         self.clip, self.weights = clip, {"score": weight}
         template = (instead or {}).get(dataset, template)
-        self.prompts = clip.tokenize([template.format(name) for name in names])
+        self.prompts = clip.tokenize([in_template(template, name) for name in names])
         self.kept: dict[range, Tensor] = {}
 
     def forward(self, model, out, targets: Tensor) -> dict[str, Tensor]:

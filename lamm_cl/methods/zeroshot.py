@@ -39,4 +39,6 @@ class Ensemble(ContextLearner):
                 )
             own = (template,) if templates == "imagenet-7" and dataset != "ImageNet" else ()
             templates = [*named[templates], *own]
+        if not templates:
+            raise UserError("context: templates: expected at least one")
         self.templates = tuple(templates)

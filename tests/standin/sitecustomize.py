@@ -13,7 +13,7 @@ from types import ModuleType, SimpleNamespace
 CRASH, MISTAKE, DEATH, FOREVER = 66, 77, 88, 99
 
 
-def run(run, *, data_root, cache, device, progress, save_every):
+def run(run, *, progress, **settings):
     import torch
     from fake_records import record
 
