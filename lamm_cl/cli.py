@@ -34,6 +34,7 @@ KINDS = (
     *("degradation", "degradation-per-dataset", "incremental", "base-to-new", "ablation", "domain-generalisation"),
     *("cost", "few-shot"),
 )
+LOGS = ("csv", "tensorboard", "wandb")
 FIGURES = ("forgetting", "incremental", "matrix", "few-shot", "class-drops", "cost")
 
 
@@ -71,7 +72,12 @@ def _terminated(signum: int, frame: object) -> NoReturn:
 
 
 def _complain(message: str) -> None:
-    print(f"lamm-cl: {' '.join(message.split())}", file=sys.stderr)
+    print(f"lamm-cl: {_plain(message)}", file=sys.stderr)
+
+
+def _plain(text: str) -> str:
+    """One line; what a terminal would obey or not show, as \\x1b: it may come from somebody's file."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
 
 
 # --- what can be asked ------------------------------------------------------------------------------------------------
@@ -143,6 +149,8 @@ def _run_parser(commands: argparse._SubParsersAction) -> None:
         help="least time between saved states of a run; a kill costs that much and an epoch (default: 30)",
     )
     run.add_argument("--dry-run", action="store_true", help="print what would be done, write nothing")
+    text = "also write training curves, to logs/ in each run's folder; wandb: offline"
+    run.add_argument("--log", **many, choices=LOGS, help=text)
     run.add_argument("--checkpoint-activations", action="store_true", help="recompute blocks: less memory, the same values")
     run.set_defaults(command=_run)
 
@@ -307,6 +315,10 @@ def _run(args: argparse.Namespace) -> int:
         from lamm_cl import page
 
         page.check_installed()  # told now, not after hours
+    if args.log:
+        from lamm_cl import logs
+
+        logs.check_installed(args.log)
     todo = sweep.unfinished(runs)
     if args.dry_run:
         return _print_plan(runs, todo) or _print_estimate(todo, args)
@@ -316,7 +328,10 @@ def _run(args: argparse.Namespace) -> int:
         fresh = _derived_is_fresh(folder) and (not args.report or _is_newer(folder / "report.html", folder))
         return 0 if fresh else _derive(runs[0].scenario, folder, args.report)
     jobs = min(args.jobs, len(todo))
-    settings = sweep.Settings(_data_root(args), _cache(args), args.device, jobs, args.save_every, args.checkpoint_activations)
+    wanted = tuple(dict.fromkeys(args.log))
+    settings = sweep.Settings(
+        _data_root(args), _cache(args), args.device, jobs, args.save_every, args.checkpoint_activations, wanted
+    )
     _check_data(todo, settings)
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here or in a worker; see sweep._one_thread
     failures, finished = _execute(todo, len(runs), settings)
@@ -670,7 +685,7 @@ def _verify(args: argparse.Namespace) -> int:
     chosen = verify.choose(args.results, args.run, args.recompute)
     found = verify.problems(args.results)
     finished = verify.runs(args.results)
-    _say("\n".join(found) if found else f"{len(finished)} runs: every file is whole, tables follow from the records")
+    _say("\n".join(map(_plain, found)) if found else f"{len(finished)} runs: every file is whole, tables follow from the records")
     os.environ["OMP_NUM_THREADS"] = "1"  # see _run
     settings = sweep.Settings(_data_root(args), _cache(args), args.device, jobs=1)
     for name in chosen:

@@ -101,6 +101,8 @@ def _taken(lock: Path) -> Path:
         raise Busy("another process was quicker") from None
     finally:
         shutil.rmtree(ready, ignore_errors=True)
+    for left in lock.parent.glob(".lock.*"):  # by who was killed here, or is about to learn that we were quicker
+        shutil.rmtree(left, ignore_errors=True)
     return lock / me
 
 

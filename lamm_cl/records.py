@@ -471,6 +471,10 @@ def _check(record: Record) -> None:
     data, T = record.dataset, len(record.dataset.experiences)
     if type(record.run.shots) is str and record.run.shots != "full":
         raise ValueError(f"run.shots: expected a whole number or 'full', found '{record.run.shots}'")
+    for key, kind in (("datasets", str), ("methods", str), ("seeds", int)):
+        listed = record.scenario.get(key, [])
+        if not isinstance(listed, list) or any(type(each) is not kind for each in listed):
+            raise ValueError(f"scenario.{key}: expected a list, found {_short(listed)}")
     if not T or sum(data.experiences) != len(data.classes) or len(data.test_images) != T:
         raise ValueError("dataset: classes, experiences and test_images do not belong together")
     if len(data.test_per_class) != len(data.classes):

@@ -72,6 +72,7 @@ class Settings:
     jobs: int
     save_every: float = 30  # seconds between saved states of a run; what a kill can cost, and an epoch
     checkpoint: bool = False  # activation checkpointing: less memory, more time, the same values
+    logs: tuple[str, ...] = ()  # training curves to write beside a run: csv, tensorboard, wandb
 
 
 @dataclass(frozen=True)
@@ -222,6 +223,7 @@ def _outcome(run: Run, settings: Settings, tell: Callable[[Event], None]) -> Eve
     """Do one run, unless another process does it just now or did; what goes wrong is its own failure. Interrupts pass."""
     try:
         with locks.held(run.folder) as lock:
+            _check_folder(run.folder.parents[3], run.scenario)  # again: another process may have begun it
             if _finished(run):
                 return Event(run, "finished", 1.0)
             _train(run, settings, lock, tell)
@@ -251,6 +253,7 @@ def _train(run: Run, settings: Settings, lock: locks.Lock, tell: Callable[[Event
             progress=progress,
             save_every=settings.save_every,
             checkpoint=settings.checkpoint,
+            logs=settings.logs,
         )
 
 

@@ -3,7 +3,7 @@
 A builder turns the runs of a results folder into a Table: columns, rows, cells with mean, standard deviation and number
 of seeds. Renderers (report.py) turn Tables into text and compute nothing. Standard deviations are the sample's
 (ddof = 1) over seeds. Averages over datasets are taken seed by seed, over the seeds that are finished on every dataset
-shown. What papers published stands in rows of its own, never in a mean.
+shown. What papers published stands in rows of its own, or beside in columns of its own, never in a mean.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -212,11 +212,7 @@ def few_shot(folder: Sequence[Runs]) -> Table:
         average = line.labels[0].key == "average"
         return dict(zip(map(str, facts["columns"]), facts["accuracy"], strict=True)) if average else {}
 
-    def same(method: str) -> bool:
-        having = [runs for runs in folder if method in runs.methods]
-        return all(_on_eleven(r) and _as_in_paper(r, method, experiences=1, shots=r.shots) for r in having)
-
-    return _cite(table, folder[-1], "table3_few_shot", numbers, same)
+    return _cite_beside(table, folder[-1], "table3_few_shot", numbers)
 
 
 def ablation(runs: Runs) -> Table:
@@ -239,11 +235,8 @@ def ablation(runs: Runs) -> Table:
         at = dict(zip(facts["columns"], facts["accuracy"], strict=True)) if "accuracy" in facts else {}
         return {"average": at[runs.shots]} if runs.shots in at else {}
 
-    def same(method: str) -> bool:
-        return _on_eleven(runs) and _as_in_paper(runs, method, experiences=1, shots=runs.shots)
-
-    table = _cite(table, runs, "table4_loss_ablation", terms, same)
-    return _cite(table, runs, "table5_initialisation", initialisation, same)
+    table = _cite_beside(table, runs, "table4_loss_ablation", terms)
+    return _cite_beside(table, runs, "table5_initialisation", initialisation)
 
 
 def domain_generalisation(runs: Runs) -> Table:
@@ -434,16 +427,7 @@ def _cite(
     at, added, sources = table.heads.index("method"), [], []
     for line in table.lines:
         method = line.labels[at]
-        card = runs.of(method.key)[0].card if method.key in runs.methods else {}
-        facts = card.get("published", {}).get(key)
-        if facts is None or line.origin != MEASURED:
-            continue
-        try:
-            found = {_folded(name): float(number) for name, number in numbers(facts, line).items()}
-            source = str(facts["source"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{method.key}: published.{key}: not in the form of the shipped cards ({error})") from None
-        values = np.array([found.get(_folded(column.key), np.nan) for column in table.columns])
+        values, source = _published(table, line, runs, key, numbers)
         if np.isnan(values).all():
             continue
         added.append(_row(line, at, f"{method.shown} (published)", values, PUBLISHED))
@@ -452,6 +436,36 @@ def _cite(
             added.append(_row(line, at, f"{method.shown}, ours minus published", ours - values, DIFFERENCE))
         sources.append(f"{method.shown} (published): {source}")
     return replace(table, lines=(*table.lines, *added), notes=(*table.notes, *dict.fromkeys(sources)))
+
+
+def _cite_beside(table: Table, runs: Runs, key: str, numbers: Callable[[Mapping, Line], Mapping[str, float]]) -> Table:
+    """The table with what its methods' papers published in columns of its own, one for each column that has any."""
+    read = [_published(table, line, runs, key, numbers) for line in table.lines]
+    values = np.array([row for row, _ in read])
+    having = [c for c in range(len(table.columns)) if not np.isnan(values[:, c]).all()]
+    columns = tuple(replace(table.columns[c], key=f"{table.columns[c].key} (published)", better=0) for c in having)
+    lines = tuple(
+        replace(line, numbers=(*line.numbers, *(Number(float(row[c]), np.nan, 0, 0) for c in having)))
+        for line, row in zip(table.lines, values, strict=True)
+    )
+    sources = dict.fromkeys(f"published: {source}" for _, source in read if source)
+    return replace(table, columns=(*table.columns, *columns), lines=lines, notes=(*table.notes, *sources))
+
+
+def _published(table: Table, line: Line, runs: Runs, key: str, numbers: Callable) -> tuple[np.ndarray, str]:
+    """What the paper of a row's method published in each of the table's columns (NaN: nothing), and where."""
+    method = line.labels[table.heads.index("method")]
+    card = runs.of(method.key)[0].card if method.key in runs.methods else {}
+    facts = card.get("published", {}).get(key)
+    if facts is None or line.origin != MEASURED:
+        return np.full(len(table.columns), np.nan), ""
+    try:
+        found = {_folded(name): float(number) for name, number in numbers(facts, line).items()}
+        source = str(facts["source"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{method.key}: published.{key}: not in the form of the shipped cards ({error})") from None
+    values = np.array([found.get(_folded(column.key), np.nan) for column in table.columns])
+    return values, "" if np.isnan(values).all() else source
 
 
 def _row(line: Line, at: int, name: str, values: np.ndarray, origin: str) -> Line:

@@ -37,6 +37,7 @@ from .config import Backbone, Training, content_hash
 from .data.dataset import Dataset
 from .features import Augmentation, Features, Pixels, derive
 from .files import write_atomic
+from .logs import plugins_for
 from .model import PromptedCLIP, build
 from .state import State
 from .state import read as read_state
@@ -284,7 +285,7 @@ def sources(model: PromptedCLIP, dataset: Dataset, parts: stream.Stream, trainin
 
 
 def run(run: Run, *, data_root: Path | None, cache: Path, device: str, progress: Callable[[Progress], None],
-        save_every: float = 30, checkpoint: bool = False) -> records.Record:  # fmt: skip
+        save_every: float = 30, checkpoint: bool = False, logs: tuple[str, ...] = ()) -> records.Record:  # fmt: skip
     """Train and test one method on one data set with one seed; the record and the learned tensors go to run.folder.
 
     A run that was cut off goes on from its last saved epoch, and gives the same bytes as one that was not.
@@ -313,11 +314,12 @@ def run(run: Run, *, data_root: Path | None, cache: Path, device: str, progress:
     state = replace(resumed) if resumed else State()
     watch.seconds = state.seconds
     recorder = Recorder(run.scenario.label_spaces, [count_of(facts) for facts in state.counts])
-    strategy = PromptTuning(model=model, training=training, sources=sources(model, dataset, parts, training, run.seed, cache),
-                            seed=run.seed, progress=tell, device=device,
-                            plugins=[recorder, Keeper(run.folder, identity, state, save_every)])  # fmt: skip
-    watch.lap("prepare", start)
-    learn(strategy, stream.benchmark(parts), recorder, state, resumed, watch, tell)
+    images = sources(model, dataset, parts, training, run.seed, cache)
+    with plugins_for(logs, run, identity, epochs=epochs, recorder=recorder, resumed=resumed) as curves:
+        strategy = PromptTuning(model=model, training=training, sources=images, seed=run.seed, progress=tell, device=device,
+                                plugins=[recorder, *curves, Keeper(run.folder, identity, state, save_every)])  # fmt: skip
+        watch.lap("prepare", start)
+        learn(strategy, stream.benchmark(parts), recorder, state, resumed, watch, tell)
     learned = save({name: t.contiguous().cpu() for name, t in model.learned_tensors().items()})
     write_atomic(run.folder / "learned.safetensors", learned)
     name = data.canonical(run.dataset)  # not the path of one's own data

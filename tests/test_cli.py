@@ -144,6 +144,16 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(lamm_cl, tmp_path):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_every_run_writes_the_training_curves_that_are_asked_for_and_none_unasked(lamm_cl, tmp_path, jobs):
+    lamm_cl(*run_words(seeds=[3]))
+    process = lamm_cl(*run_words("--jobs", jobs, "--log", "csv", "--log", "tensorboard", "--log", "csv", seeds=[1, 2, 3]))
+
+    assert process.returncode == 0, process.stderr
+    found = sorted(str(path.relative_to(tmp_path / "results/demo/runs/digits/coop")) for path in tmp_path.rglob("logs/*"))
+    assert found == [f"shots16-seed{seed}/logs/{name}" for seed in (1, 2) for name in ("csv", "tensorboard")]
+
+
 def test_a_card_of_ones_own_runs_beside_the_others(lamm_cl, tmp_path):
     (tmp_path / "longer.yaml").write_text("extends: coop\nname: Longer\ntraining: {epochs: 100}\n")
 
@@ -202,6 +212,7 @@ def test_verify_does_a_run_again_and_compares(lamm_cl, tmp_path):
         (["run", "demo", "--save-every", "-1"], "--save-every: expected"),
         (["run", "demo", "--save-every", "nan"], "--save-every: expected seconds, 0 or more, got 'nan'"),
         (["run", "demo", "--jobs", "-1"], "--jobs: expected a whole number from 1 on, got '-1'"),
+        (["run", "demo", "--log", "tensorbord"], "did you mean 'tensorboard'?"),
         (["run", "demo", "--epochs", "3"], "unrecognized arguments: --epochs 3"),
         (["run", "demo", "--dataset", "DTD"], "DTD"),
         (["show", "lam"], "no method card 'lam'; did you mean 'lamm'?"),

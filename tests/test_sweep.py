@@ -194,6 +194,16 @@ def test_a_run_that_another_process_does_is_waited_for_and_not_done_twice(demo, 
     assert {row["seed"] for row in csv.DictReader((tmp_path / "demo/records.csv").open())} == {"1", "2"}
 
 
+def test_a_folder_that_another_process_began_with_another_protocol_is_refused(demo, tmp_path):
+    other = demo.model_copy(update={"experiences": 5})
+    todo = sweep.unfinished(planned(other, tmp_path, seeds=[2]))
+    executed(planned(demo, tmp_path, seeds=[1]), tmp_path)
+
+    _, [failed] = executed(todo, tmp_path)
+
+    assert failed.mistake and "made with another scenario (experiences: 'halves', now 5)" in failed.text
+
+
 def test_a_run_whose_lock_was_taken_over_stops(demo, tmp_path, monkeypatch):
     monkeypatch.setattr(sweep, "RETRY", 0)
     monkeypatch.setattr(locks, "HEARTBEAT", 600)

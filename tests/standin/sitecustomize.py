@@ -1,7 +1,7 @@
 """Plays lamm_cl.train in every process that has this folder in PYTHONPATH and LAMM_CL_STANDIN set: runs of no time.
 
 The seed decides what a run does: 66 crashes, 77 finds a mistake of the user's, 88 kills its process, 99 takes for ever;
-all others write a record that depends on nothing but the run.
+all others write a file for each log that is asked for, and a record that depends on nothing but the run.
 """
 
 import os
@@ -13,7 +13,7 @@ from types import ModuleType, SimpleNamespace
 CRASH, MISTAKE, DEATH, FOREVER = 66, 77, 88, 99
 
 
-def run(run, *, progress, **settings):
+def run(run, *, progress, logs, **settings):
     import torch
     from fake_records import record
 
@@ -30,6 +30,9 @@ def run(run, *, progress, **settings):
     if run.seed == FOREVER:
         time.sleep(600)
     assert torch.get_num_threads() == 1
+    for name in logs:
+        (run.folder / "logs").mkdir(exist_ok=True)
+        (run.folder / "logs" / name).touch(exist_ok=False)
     correct = [[50, 50], [80 - run.seed, 50], [70, 90]]
     made = record(correct, dataset=run.dataset, method=run.method, shots=run.shots, seed=run.seed)
     scenario = run.scenario.model_dump(mode="json") | {"hash": content_hash(run.scenario)}
