@@ -76,7 +76,7 @@ def _complain(message: str) -> None:
 
 
 def _plain(text: str) -> str:
-    """One line; what a terminal would obey or not show, as \\x1b: it may come from somebody's file."""
+    """One line; what a terminal would obey comes escaped: it may come from somebody's file."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
 
 

@@ -244,8 +244,12 @@ def content_hash(model: Scenario | Card) -> str:
 
 
 def identity(model: Scenario | Card) -> dict[str, Any]:
-    """The part that `content_hash` hashes, as plain JSON types."""
-    return model.model_dump(mode="json", include=set(model.identity))
+    """The part that `content_hash` hashes, as plain JSON types.
+
+    What is at its default is left out: a field that a later version adds does not disown the results there are. It also
+    means that a default must never change.
+    """
+    return model.model_dump(mode="json", include=set(model.identity), exclude_defaults=True)
 
 
 def from_record(model: type[Scenario] | type[Card], facts: dict[str, Any], where: str) -> Any:

@@ -5,6 +5,7 @@ file every HEARTBEAT seconds. All steps are renames, of which one succeeds when 
 `lock` (which fails where an owner is in it), or the file of a stale owner to one's own name.
 """
 
+import _thread
 import errno
 import os
 import platform
@@ -34,8 +35,10 @@ class Lock:
 
     def __init__(self, file: Path):
         self.file = file
-        self.released = threading.Event()
-        threading.Thread(target=self._beat, daemon=True).start()
+        self.mine = threading.Lock()
+        self.mine.acquire()
+        # No threading.Thread: its start waits for the thread, and an interrupt in that wait would be lost (RuntimeError).
+        _thread.start_new_thread(self._beat, ())
 
     def check(self) -> None:
         """Raises Lost if somebody took the lock over."""
@@ -43,12 +46,12 @@ class Lock:
             raise Lost("the lock was taken over")
 
     def _beat(self) -> None:
-        while not self.released.wait(HEARTBEAT):
+        while not self.mine.acquire(timeout=HEARTBEAT):
             with suppress(OSError):  # lost: `check` tells; a file server that is away: the next beat
                 os.utime(self.file)
 
     def release(self) -> None:
-        self.released.set()
+        self.mine.release()
         self.file.unlink(missing_ok=True)
         with suppress(OSError):  # gone, or another's by now
             self.file.parent.rmdir()

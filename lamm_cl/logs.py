@@ -181,8 +181,13 @@ def _wandb(folder: Path, title: str, identity: dict[str, Any]) -> Iterator[Write
     shutil.rmtree(folder / "wandb", ignore_errors=True)
     quiet = wandb.Settings(console="off", silent=True, disable_code=True, disable_git=True, x_disable_stats=True)
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]  # the same run again replaces itself
-    with wandb.init(project="lamm-cl", name=title, id=key, config=identity, dir=folder, mode="offline", settings=quiet) as curves:
+    curves = wandb.init(project="lamm-cl", name=title, id=key, config=identity, dir=folder, mode="offline", settings=quiet)
+    failed = 1
+    try:
         yield lambda at, values: curves.log(values, step=at)
+        failed = 0
+    finally:
+        curves.finish(failed)  # its own `with` would print the traceback of an interrupt
 
 
 FORMATS: dict[str, Callable[[Path, str, dict[str, Any]], AbstractContextManager[Write]]] = {

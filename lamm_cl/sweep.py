@@ -23,7 +23,7 @@ from typing import Any, Literal
 import yaml
 
 from lamm_cl import data, locks, yaml_facts
-from lamm_cl.config import Card, Scenario, card_for, content_hash, difference, identity
+from lamm_cl.config import Card, Scenario, card_for, content_hash, difference, from_record, identity
 from lamm_cl.errors import UserError
 from lamm_cl.files import refusal, remove_leftovers, write_atomic
 from lamm_cl.records import read_record, records_csv
@@ -157,9 +157,8 @@ def _check_folder(folder: Path, scenario: Scenario) -> None:
     path = folder / "scenario.yaml"
     if not path.exists():
         return
-    theirs = yaml_facts.parse(path.read_bytes(), str(path))
-    wanted = identity(scenario)
-    differs = difference({key: theirs.get(key) for key in wanted}, wanted)
+    theirs = from_record(Scenario, yaml_facts.parse(path.read_bytes(), str(path)), str(path))
+    differs = difference(identity(theirs), identity(scenario))
     if differs:
         raise UserError(f"{path}: made with another scenario ({differs}); choose another --results folder")
 
@@ -174,8 +173,8 @@ def _finished(run: Run) -> bool:
         raise UserError(f"{error}; delete the file to repeat this run") from None
     for kind, old, new in (("scenario", record.scenario, run.scenario), ("card", record.card, run.card)):
         if old.get("hash") != content_hash(new):
-            wanted = identity(new)
-            differs = difference({key: old.get(key) for key in wanted}, wanted) or "hash: another version of lamm-cl"
+            theirs = from_record(type(new), old, f"{path}: {kind}")
+            differs = difference(identity(theirs), identity(new)) or "hash: another version of lamm-cl"
             raise UserError(f"{path}: made with another {kind} ({differs}); choose another --results folder")
     return True
 

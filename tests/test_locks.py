@@ -1,6 +1,8 @@
 """Locks: at most one owner at any time, whoever dies, and nothing left behind."""
 
 import os
+import random
+import signal
 import subprocess
 import sys
 import time
@@ -74,6 +76,32 @@ def test_folders_that_were_there_or_were_filled_stay(tmp_path):
         (tmp_path / "filled" / "record.json").touch()
 
     assert {path.name for path in tmp_path.rglob("*")} == {"results", "filled", "record.json"}
+
+
+def test_an_interrupt_at_any_moment_reaches_the_caller_as_itself(tmp_path):
+    """Not as another exception, and never in silence: threading.Thread.start would turn some into a RuntimeError."""
+
+    class Interrupt(BaseException):
+        pass
+
+    def interrupt(*_):
+        nonlocal waited_for
+        if waited_for:
+            waited_for = False
+            raise Interrupt
+
+    draw, before = random.Random(1), signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for turn in range(300):
+            with pytest.raises(Interrupt):
+                waited_for = True
+                signal.setitimer(signal.ITIMER_REAL, draw.uniform(1e-5, 3e-3))
+                while waited_for:
+                    with locks.held(tmp_path / str(turn)):
+                        pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_what_a_process_left_that_was_killed_while_it_tried_is_removed(tmp_path):

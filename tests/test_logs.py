@@ -120,7 +120,7 @@ def test_a_method_that_does_not_train_has_a_step_per_experience():
     assert [logs.step(experience, epoch, 5) for experience, epoch in ((0, 0), (1, 1), (1, 5), (2, 1))] == [0, 1, 5, 6]
 
 
-@pytest.mark.parametrize("name, read", [("tensorboard", tensorboard), ("wandb", wandb)])
+@pytest.mark.parametrize(("name", "read"), [("tensorboard", tensorboard), ("wandb", wandb)])
 def test_the_other_formats_say_what_the_journal_says(tmp_path, monkeypatch, name, read):
     monkeypatch.setenv("WANDB_MODE", "online")  # is not asked: a run needs no account
     toy.run(tmp_path, monkeypatch, "coop", logs=(name,))
@@ -201,14 +201,10 @@ def kill(monkeypatch, target, name: str, moment: int):
     monkeypatch.setattr(target, name, dying)
 
 
-@pytest.mark.parametrize(
-    ("at", "moment"),
-    [
-        (at, moment)
-        for at, moments in (("write_state", 4), ("learning_rate", 4), ("after_eval", 3))
-        for moment in range(1, moments + 1)
-    ],
-)
+MOMENTS = [(at, moment) for at in ("write_state", "learning_rate") for moment in range(1, 2 * EPOCHS + 1)]
+
+
+@pytest.mark.parametrize(("at", "moment"), [*MOMENTS, ("after_eval", 1), ("after_eval", 2), ("after_eval", 3)])
 def test_after_a_kill_the_curves_go_on_as_if_nothing_had_happened(tmp_path, monkeypatch, at, moment):
     """Killed after a state is saved, after an epoch whose state is not saved, and after an evaluation's rows are written."""
     toy.run(tmp_path, monkeypatch, "coop", folder="whole", logs=("csv", "tensorboard"))
@@ -223,6 +219,14 @@ def test_after_a_kill_the_curves_go_on_as_if_nothing_had_happened(tmp_path, monk
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert (cut / "logs/training.csv").read_bytes() == (whole / "logs/training.csv").read_bytes()
     assert tensorboard(cut) == tensorboard(whole)
+
+
+def test_an_interrupt_prints_no_traceback_of_wandbs(tmp_path, monkeypatch, capfd):
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill(patch, train, "write_state", 1)
+        toy.run(tmp_path, patch, "coop", logs=("wandb",), save_every=0)
+
+    assert "Traceback" not in "".join(capfd.readouterr())
 
 
 def test_after_a_kill_there_is_one_run_of_wandb_with_all_points_and_the_same_id(tmp_path, monkeypatch):

@@ -46,7 +46,7 @@ def scenario(**changes) -> Scenario:
 
 
 def run(tmp_path, monkeypatch, method: str, seed: int = 1, folder: str = "run", save_every: float = 30,
-        logs: tuple[str, ...] = (), **changes):
+        logs: tuple[str, ...] = (), **changes):  # fmt: skip
     """-> (record, learned tensors) of one run through lamm_cl.train.run."""
     from safetensors.torch import load_file
 
@@ -55,7 +55,6 @@ def run(tmp_path, monkeypatch, method: str, seed: int = 1, folder: str = "run", 
     measured = scenario(**changes)
     one = Run(measured, "toy", method, card_for(measured, method), measured.shots[0], seed, tmp_path / folder)
     record = train.run(
-        one, data_root=None, cache=tmp_path / "cache", device="cpu", progress=lambda at: None, save_every=save_every,
-        logs=logs,
+        one, data_root=None, cache=tmp_path / "cache", device="cpu", progress=lambda at: None, save_every=save_every, logs=logs
     )
     return record, load_file(one.folder / "learned.safetensors")

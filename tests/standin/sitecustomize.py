@@ -13,7 +13,7 @@ from types import ModuleType, SimpleNamespace
 CRASH, MISTAKE, DEATH, FOREVER = 66, 77, 88, 99
 
 
-def run(run, *, progress, logs, **settings):
+def run(run, *, progress, logs=(), **settings):
     import torch
     from fake_records import record
 
