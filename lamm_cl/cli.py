@@ -247,6 +247,8 @@ def _bench_parser(commands: argparse._SubParsersAction) -> None:
     bench.add_argument("--backbone", default="ViT-B-16-quickgelu", metavar="ARCH", help="open_clip architecture, random weights")
     bench.add_argument("--classes", type=_positive, default=50, metavar="N", help="classes of the training steps (default 50)")
     bench.add_argument("--repeats", type=_positive, default=2, metavar="N", help="turns; the least time counts (default 2)")
+    groups = ("text", "steps", "growth", "images", "experiences", "memory")
+    bench.add_argument("--only", action="append", choices=groups, help="measure this group; give it again for several")
     bench.add_argument("--json", type=Path, metavar="FILE", help="also write {name, value, unit, ratio, target, met} entries")
     bench.set_defaults(command=_bench)
 
@@ -486,7 +488,8 @@ def _derived(folder: Path) -> list[Path]:
 
 
 def _derived_is_fresh(folder: Path) -> bool:
-    return all(_is_newer(path, folder) for path in _derived(folder))
+    """Not where a lock lies: somebody writes them now, or was killed while he did."""
+    return not (folder / "lock").exists() and all(_is_newer(path, folder) for path in _derived(folder))
 
 
 def _is_newer(path: Path, folder: Path) -> bool:
@@ -770,7 +773,7 @@ def _bench(args: argparse.Namespace) -> int:
     from lamm_cl.files import write_atomic
 
     found = []
-    for measure in bench.measure(args.backbone, args.classes, args.repeats):
+    for measure in bench.measure(args.backbone, args.classes, args.repeats, args.only or bench.GROUPS):
         found.append(measure)
         _say(f"{measure.name}: {measure.value:.3g} {measure.unit}  {measure.note}")
     table = _new_table("what", "value", "ratio", "target", "met", "against")

@@ -132,6 +132,19 @@ def test_running_again_does_nothing_and_says_so(lamm_cl, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*")} == before
 
 
+def test_figures_that_a_kill_cut_off_are_drawn_by_the_next_call(lamm_cl, tmp_path):
+    lamm_cl(*run_words())
+    folder = tmp_path / "results/demo"
+    (folder / "lock").mkdir()
+    (folder / "lock/elsewhere.0.1.token").touch()
+    os.utime(folder / "lock/elsewhere.0.1.token", (0, 0))
+    (folder / "figures/incremental_curves.png").unlink()
+
+    lamm_cl(*run_words())
+
+    assert (folder / "figures/incremental_curves.png").exists() and not (folder / "lock").exists()
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(lamm_cl, tmp_path):
     lamm_cl(*run_words(seeds=[1]))
     before = sorted(tmp_path.rglob("*"))

@@ -92,7 +92,7 @@ def test_an_interrupt_at_any_moment_reaches_the_caller_as_itself(tmp_path):
 
     draw, before = random.Random(1), signal.signal(signal.SIGALRM, interrupt)
     try:
-        for turn in range(300):
+        for turn in range(1000):
             with pytest.raises(Interrupt):
                 waited_for = True
                 signal.setitimer(signal.ITIMER_REAL, draw.uniform(1e-5, 3e-3))
