@@ -9,6 +9,8 @@ prompts are written through `.data` (trainers/comma.py 251, 253), so the network
 back through them.
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -73,16 +75,19 @@ class Released(COMMA):
 
 
 class Score(nn.Module):
-    """All 77 positions count, start of text and padding too, compared one to one (release, trainers/comma.py 279-290).
+    """The two texts are compared position by position, even where their lengths differ (release, trainers/comma.py 279-290).
 
+    positions: "all" 77, start of text and padding too, as released; "text": those up to the end of both texts (the paper names
+    the prompts' features, not padding).
     instead: the templates of data sets for which the release's list differs from CoOp's.
     """
 
     reads_tokens = True
 
     def __init__(self, clip: FrozenCLIP, *, names: list[str], template: str, dataset: str, weight: float,
-                 instead: dict[str, str] | None = None):  # fmt: skip
+                 positions: Literal["all", "text"] = "all", instead: dict[str, str] | None = None):  # fmt: skip
         super().__init__()
+        self.positions = positions
         self.clip, self.weights = clip, {"score": weight}
         template = (instead or {}).get(dataset, template)
         self.prompts = clip.tokenize([in_template(template, name) for name in names])
@@ -93,4 +98,11 @@ class Score(nn.Module):
             ids = self.prompts[out.classes.start : out.classes.stop]
             with torch.no_grad():
                 self.kept = {out.classes: self.clip.tokens(self.clip.embed(ids))}  # (c, L, d)
-        return {"score": 1 - F.cosine_similarity(out.tokens, self.kept[out.classes], dim=-1).mean()}
+        distance = 1 - F.cosine_similarity(out.tokens, self.kept[out.classes], dim=-1)  # (c, L)
+        if self.positions == "all":
+            return {"score": distance.mean()}
+        (frame,) = model.classifier.frames
+        ours = torch.tensor(frame.eot[out.classes.start : out.classes.stop], device=distance.device)
+        theirs = self.prompts[out.classes.start : out.classes.stop].argmax(dim=-1)
+        counted = torch.arange(distance.shape[1], device=distance.device) <= torch.minimum(ours, theirs).unsqueeze(1)
+        return {"score": distance[counted].mean()}
