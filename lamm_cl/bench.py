@@ -79,9 +79,7 @@ def at_most(name: str, value: float, unit: str, ratio: float, target: float, not
 def plain_blocks(blocks: nn.ModuleList, x: Tensor, deep: list[Tensor], start: int, mask: Tensor | None) -> Tensor:
     """open_clip's own blocks, one after another."""
     for i, block in enumerate(blocks):
-        if 1 <= i <= len(deep):
-            x = transformer.replace(x, deep[i - 1], start)
-        x = block(x, attn_mask=mask)
+        x = block(transformer.enter(i, x, deep, start), attn_mask=mask)
     return x
 
 

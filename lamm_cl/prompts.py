@@ -53,6 +53,24 @@ class ContextLearner(nn.Module):
         return not any(p.requires_grad for p in self.parameters())
 
 
+class DeepContext(ContextLearner):
+    """Text prompts P_0 .. P_{depth-1} (n, d): P_0 is the context, the others replace it at the input of the blocks 1, 2, ..."""
+
+    prompts_images = True
+
+    def __init__(self, clip: FrozenCLIP, *, n: int, init: str | None, depth: int):
+        super().__init__()
+        if not 1 <= depth <= clip.depth:
+            raise UserError(f"context: depth: {depth}, but the towers have {clip.depth} blocks")
+        template, first = start(clip, n, init)
+        self.n, self.templates = n, (template,)
+        self.P = nn.ParameterList([first, *(noise(n, clip.d) for _ in range(depth - 1))])
+
+    def text(self, x: Tensor, classes: range) -> Prompts:
+        first, *deep = self.P
+        return Prompts(first.unsqueeze(0), deep)
+
+
 class Labels(nn.Module):
     """What stands for the name of a class.  Here: its own tokens, as in every method but LAMM."""
 
@@ -136,6 +154,7 @@ class Frame(nn.Module):
         slot = [[-1 if a.kind == "token" else a.index + self.n * (a.kind == "label") for a in row[:L]] for row in rows]
         at = torch.tensor([[a.index if a.kind == "token" else 0 for a in row[:L]] for row in rows], device=clip.device)
         ids = self.tokens.gather(1, at)
+        self.register_buffer("end", torch.tensor(self.eot, device=clip.device), persistent=False)
         self.register_buffer("slot", torch.tensor(slot, device=clip.device), persistent=False)
         self.register_buffer("fixed", clip.embed(ids), persistent=False)
         self.P = self._shared_prefix(ids)
@@ -172,7 +191,7 @@ class Frame(nn.Module):
         """Unit text features (c, D), or (B, c, D) if the context depends on the image.  The shared prefix runs once."""
         stop = 1 + max(self.eot[classes.start : classes.stop])
         suffix = self.assemble(prompts.first, labels, classes, self.P, stop)  # ([B,] c, S, d)
-        eot = torch.tensor(self.eot[classes.start : classes.stop], device=suffix.device).expand(suffix.shape[:-2])
+        eot = self.end[classes.start : classes.stop].expand(suffix.shape[:-2])
         z = self.clip.text(self._prefix(prompts), suffix.flatten(0, -3), eot.flatten())
         return z.view(*suffix.shape[:-2], -1)
 
@@ -192,7 +211,8 @@ class Frame(nn.Module):
 
     def read(self, tokens: Tensor, classes: range) -> Tensor:
         """Unit text features (c, D) from the last block's output (c, L, d)."""
-        return self.clip.read(tokens[range(len(classes)), self.eot[classes.start : classes.stop]])
+        at = torch.arange(len(classes), device=tokens.device)
+        return self.clip.read(tokens[at, self.end[classes.start : classes.stop]])
 
 
 def in_template(template: str, name: str) -> str:

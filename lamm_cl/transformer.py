@@ -52,8 +52,11 @@ def finish(block: nn.Module, x: Tensor, attended: Tensor) -> Tensor:
     return x + block.mlp(block.ln_2(x))
 
 
-def replace(x: Tensor, fresh: Tensor, start: int) -> Tensor:
-    """x (N, L, d) with `fresh` (m, d) put at positions start .. start+m-1 of every sequence."""
+def enter(i: int, x: Tensor, deep: list[Tensor], start: int) -> Tensor:
+    """The input x (N, L, d) of block i: from block 1 on, deep[i-1] (m, d) stands at positions start .. start+m-1."""
+    if not 1 <= i <= len(deep):
+        return x
+    fresh = deep[i - 1]
     stop = start + len(fresh)
     return torch.cat([x[:, :start], fresh.expand(len(x), -1, -1), x[:, stop:]], dim=1)
 
@@ -64,8 +67,7 @@ def run(blocks: nn.ModuleList, x: Tensor, deep: list[Tensor], start: int, causal
     checkpoint: keep a block's input alone for the backward pass and run the block again there (activation checkpointing).
     """
     for i, block in enumerate(blocks):
-        if 1 <= i <= len(deep):
-            x = replace(x, deep[i - 1], start)
+        x = enter(i, x, deep, start)
         x = recomputed(whole, block, x, causal, use_reentrant=False) if checkpoint else whole(block, x, causal)
     return x
 
@@ -78,8 +80,7 @@ def whole(block: nn.Module, x: Tensor, causal: bool) -> Tensor:
 def run_to_first(blocks: nn.ModuleList, x: Tensor, deep: list[Tensor], start: int, checkpoint: bool = False) -> Tensor:
     """As `run`, without a mask, for who reads position 0 alone: (N, L, d) -> (N, d)."""
     x = run(blocks[:-1], x, deep, start, causal=False, checkpoint=checkpoint)
-    if len(deep) >= len(blocks) - 1 > 0:
-        x = replace(x, deep[len(blocks) - 2], start)
+    x = enter(len(blocks) - 1, x, deep, start)
     q, k, v = project_one(blocks[-1], x, (slice(None), 0))
     return finish(blocks[-1], x[:, :1], F.scaled_dot_product_attention(q, k, v)).squeeze(1)
 
@@ -88,8 +89,7 @@ def run_prefix(blocks: nn.ModuleList, x: Tensor, deep: list[Tensor], start: int)
     """The shared prefix x (N, P, d) through all blocks, keeping what later positions look at."""
     keys, values = [], []
     for i, block in enumerate(blocks):
-        if 1 <= i <= len(deep):
-            x = replace(x, deep[i - 1], start)
+        x = enter(i, x, deep, start)
         q, k, v = project(block, x)
         keys.append(k)
         values.append(v)

@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..clip import FrozenCLIP, Prompts
-from ..errors import UserError
-from ..prompts import ContextLearner, in_template, noise, start
+from ..prompts import DeepContext, in_template
 
 
 class Correlate(nn.Module):
@@ -33,18 +32,11 @@ class Correlate(nn.Module):
         return self.mlp(self.ln(F.softmax(V @ T.T / T.shape[-1] ** 0.5, dim=-1) @ T))
 
 
-class COMMA(ContextLearner):
+class COMMA(DeepContext):
     """depth: the input and the blocks 1 .. depth-1."""
 
-    prompts_images = True
-
     def __init__(self, clip: FrozenCLIP, *, n: int, init: str | None, depth: int):
-        super().__init__()
-        if not 1 <= depth <= clip.depth:
-            raise UserError(f"context: depth: {depth}, but the towers have {clip.depth} blocks")
-        template, first = start(clip, n, init)
-        self.n, self.templates = n, (template,)
-        self.P = nn.ParameterList([first, *(noise(n, clip.d) for _ in range(depth - 1))])
+        super().__init__(clip, n=n, init=init, depth=depth)
         self.project = nn.Linear(clip.d, clip.w)
         self.correlate = nn.ModuleList(Correlate(clip.d, clip.w) for _ in range(depth - 1))
 
@@ -58,10 +50,6 @@ class COMMA(ContextLearner):
             V = correlate(V, P)
             rows.append(V)
         return rows
-
-    def text(self, x: Tensor, classes: range) -> Prompts:
-        first, *deep = self.P
-        return Prompts(first.unsqueeze(0), deep)
 
 
 class Released(COMMA):
@@ -102,7 +90,7 @@ class Score(nn.Module):
         if self.positions == "all":
             return {"score": distance.mean()}
         (frame,) = model.classifier.frames
-        ours = torch.tensor(frame.eot[out.classes.start : out.classes.stop], device=distance.device)
+        ours = frame.end[out.classes.start : out.classes.stop]
         theirs = self.prompts[out.classes.start : out.classes.stop].argmax(dim=-1)
         counted = torch.arange(distance.shape[1], device=distance.device) <= torch.minimum(ours, theirs).unsqueeze(1)
         return {"score": distance[counted].mean()}
