@@ -19,6 +19,8 @@ import numpy as np
 
 from .files import write_atomic
 
+LEFT = 1 / 24  # days after which a temporary file has no writer any more
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -60,9 +62,17 @@ def entries(bank: Path, check: bool = True) -> Iterator[Entry]:
         yield Entry(path, facts.st_size, intact(path) if check else True, (time.time() - facts.st_mtime) / 86400)
 
 
+def leftovers(bank: Path) -> list[Entry]:
+    """Temporary files of writers that were killed: those that nobody has written to for LEFT days."""
+    found = [(path, path.stat()) for path in sorted(bank.glob("*/.*"))]
+    ages = [(time.time() - facts.st_mtime) / 86400 for _, facts in found]
+    return [Entry(path, facts.st_size, False, days) for (path, facts), days in zip(found, ages, strict=True) if days >= LEFT]
+
+
 def prune(bank: Path, older_than: float) -> list[Entry]:
-    """Remove damaged entries and those older than so many days -> what was removed; they are made again when needed."""
-    removed = [entry for entry in entries(bank) if not entry.whole or entry.days >= older_than]
+    """Remove leftovers, damaged entries and those older than so many days -> what was removed; entries are made again when
+    needed."""
+    removed = leftovers(bank) + [entry for entry in entries(bank) if not entry.whole or entry.days >= older_than]
     for entry in removed:
         entry.path.unlink(missing_ok=True)
         entry.path.with_suffix(".json").unlink(missing_ok=True)

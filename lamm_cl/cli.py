@@ -488,7 +488,7 @@ def _derived(folder: Path) -> list[Path]:
 
 
 def _derived_is_fresh(folder: Path) -> bool:
-    """Not where a lock lies: somebody writes them now, or was killed while he did."""
+    """Not where a lock lies: somebody writes them now, or was killed while he did. The figures named are the last drawn."""
     return not (folder / "lock").exists() and all(_is_newer(path, folder) for path in _derived(folder))
 
 
@@ -756,11 +756,14 @@ def _bank(args: argparse.Namespace) -> int:
     folder = _cache(args) / "features"
     if args.action == "prune":
         removed = bank.prune(folder, args.older_than)
-        _say(f"{folder}: removed {len(removed)} entries, {sum(entry.bytes for entry in removed) / 1e6:.1f} MB")
+        _say(f"{folder}: removed {len(removed)} files, {sum(entry.bytes for entry in removed) / 1e6:.1f} MB")
         return 0
-    found = list(bank.entries(folder, check=args.action == "verify"))
+    found, left = list(bank.entries(folder, check=args.action == "verify")), bank.leftovers(folder)
     damaged = [entry for entry in found if not entry.whole]
     _say(f"{folder}: {len(found)} entries, {sum(entry.bytes for entry in found) / 1e6:.1f} MB")
+    if left:
+        size = sum(entry.bytes for entry in left) / 1e6
+        _say(f"and {size:.1f} MB in {len(left)} files of writers that were killed; prune removes them")
     for entry in damaged:
         _say(f"damaged: {entry.path}; the next run that needs it makes it again")
     return 1 if damaged else 0

@@ -279,13 +279,13 @@ def plot_few_shot(results: Sequence[Path], out_stem: Path, label_space: str | No
         return _save(figure, out_stem)
 
 
-FIGURES = {  # kind -> (what draws it, file name)
+FIGURES = {  # kind -> (what draws it, file name); the matrix last: where it is, the others are
     "forgetting": (plot_forgetting, "forgetting_curves"),
     "incremental": (plot_incremental, "incremental_curves"),
-    "matrix": (plot_matrix, "accuracy_matrix"),
     "few-shot": (plot_few_shot, "few_shot"),
     "class-drops": (plot_class_drops, "class_drops"),
     "cost": (plot_cost, "accuracy_cost"),
+    "matrix": (plot_matrix, "accuracy_matrix"),
 }
 
 

@@ -8,6 +8,7 @@ experience (label space `own`) or against all classes learned so far (`joint`; u
 """
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -159,6 +160,7 @@ class Record:
         counts = ",\n  ".join(_json(count) for count in parts["counts"])
         lines = [f'"format": {FORMAT}']
         lines += [f'"{n}": [\n  {counts}]' if n == "counts" else f'"{n}": {_json(part)}' for n, part in parts.items()]
+        lines += [f'"sha256": "{_seal({"format": FORMAT, **parts})}"']
         path = folder / "record.json"
         write_atomic(path, "{" + ",\n ".join(lines) + "}\n")
         return path
@@ -170,13 +172,9 @@ class Record:
 
 def read_record(path: Path) -> Record:
     """The record in a file. Raises UserError, in one line, for a file that is not a whole record of this format."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number without end, nested without end
-        raise UserError(f"{path}: not a whole JSON file ({error})") from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+    content = _content(path)
+    content.pop("sha256", None)
+    if content.pop("format", None) != FORMAT:
         raise UserError(f"{path}: format: expected {FORMAT}; another version of lamm-cl wrote this")
     try:
         record = _parsed(Record, content, "")
@@ -184,6 +182,29 @@ def read_record(path: Path) -> Record:
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
     return record
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a record.json says what was written: its own `sha256`, over all the rest, is right. Raises UserError."""
+    content = _content(path)
+    return content.pop("sha256", None) == _seal(content)
+
+
+def _seal(content: dict) -> str:
+    """sha256 of a record's content, however its JSON is spaced and ordered."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _content(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number without end, nested without end
+        raise UserError(f"{path}: not a whole JSON file ({error})") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected an object, found {_short(content)}")
+    return content
 
 
 def _no_number(word: str) -> float:

@@ -16,12 +16,17 @@ import rich.table
 from rich.text import Text
 
 from lamm_cl.files import write_atomic
-from lamm_cl.records import csv_lines, csv_text, runs_in
+from lamm_cl.records import csv_lines, csv_text, records_csv, runs_in
 from lamm_cl.tables import BEST, MEASURED, SECOND, Column, Number, Table, of_kind, rounded
 
 # What fits a page of LaTeX: wider and longer tables are broken into several.
 MOST_COLUMNS, MOST_ROWS = 13, 48
 WIDE = 8  # columns; more stand closer together
+
+
+def derived_files(results: Path) -> dict[str, str]:
+    """All text that follows from the records of a results folder: name -> content of records.csv and of the tables."""
+    return {"records.csv": records_csv(results)} | {f"tables/{name}": text for name, text in table_files(results).items()}
 
 
 def write_tables(results: Path) -> list[Path]:

@@ -25,8 +25,9 @@ import yaml
 from lamm_cl import data, locks, yaml_facts
 from lamm_cl.config import Card, Scenario, card_for, content_hash, difference, from_record, identity
 from lamm_cl.errors import UserError
-from lamm_cl.files import refusal, remove_leftovers, write_atomic
-from lamm_cl.records import read_record, records_csv
+from lamm_cl.files import refusal, remove_leftovers, uninterrupted, write_atomic
+from lamm_cl.records import read_record
+from lamm_cl.report import derived_files
 
 PATIENCE = 15  # seconds that an interrupted worker gets to finish the write in progress
 RETRY = 0.5  # seconds before a run that another process does is looked at again
@@ -121,9 +122,9 @@ def unfinished(runs: Sequence[Run]) -> list[Run]:
 def execute(runs: Sequence[Run], settings: Settings, report: Callable[[Event], None]) -> list[Event]:
     """Do the runs -> the events of those that failed. One that fails does not stop the others.
 
-    A crash leaves traceback.txt in the run's folder. records.csv is rewritten after every run. A run that another process
-    does is looked at again until it is finished there, or free. On an interrupt the runs in progress stop (their state
-    stays on disk) and the interrupt goes on to the caller.
+    A crash leaves traceback.txt in the run's folder. records.csv and the tables are rewritten after every run. A run that
+    another process does is looked at again until it is finished there, or free. On an interrupt the runs in progress stop
+    (their state stays on disk) and the interrupt goes on to the caller.
     """
     failures = []
     events = _here(runs, settings, report) if settings.jobs == 1 else _in_workers(runs, settings)
@@ -180,13 +181,14 @@ def _finished(run: Run) -> bool:
 
 
 def _publish(run: Run) -> None:
-    """Bring what is derived from the records up to date: scenario.yaml and records.csv of the results folder."""
+    """Bring what is derived from the records up to date: scenario.yaml, records.csv and tables/ of the results folder."""
     folder = run.folder.parents[3]
     facts = run.scenario.model_dump(mode="json")
     (run.folder / "traceback.txt").unlink(missing_ok=True)
-    with locks.waited(folder):
+    with locks.waited(folder), uninterrupted():
         _write_derived(folder / "scenario.yaml", yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=120))
-        _write_derived(folder / "records.csv", records_csv(folder))
+        for name, content in derived_files(folder).items():
+            _write_derived(folder / name, content)
 
 
 def _write_derived(path: Path, content: str) -> None:
@@ -195,12 +197,12 @@ def _write_derived(path: Path, content: str) -> None:
 
 
 def tidy(finished: Sequence[Run]) -> None:
-    """What a kill between a run's record and its end left behind is removed, and records.csv brought up to date."""
+    """What a kill between a run's record and its end left behind is removed, records.csv and tables brought up to date."""
     for run in finished:
         shutil.rmtree(run.folder / "state", ignore_errors=True)
     for folder, run in {run.folder.parents[3]: run for run in finished}.items():
-        path = folder / "records.csv"
-        if not path.exists() or path.read_bytes() != records_csv(folder).encode():
+        wanted = derived_files(folder)
+        if any(not (path := folder / name).exists() or path.read_bytes() != wanted[name].encode() for name in wanted):
             _publish(run)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from lamm_cl import data, report, sweep
 from lamm_cl.config import Card, Scenario, content_hash, difference, from_record
 from lamm_cl.errors import UserError, did_you_mean
-from lamm_cl.records import Record, read_record, records_csv
+from lamm_cl.records import Record, is_sealed, read_record
 
 
 def problems(results: Path) -> list[str]:
@@ -73,6 +73,8 @@ def _of_run(path: Path) -> Iterator[str]:
     except UserError as error:
         yield str(error)
         return
+    if not is_sealed(path):
+        yield f"{path}: its content is not what was written (sha256)"
     run = record.run
     place = (data.canonical(run.dataset), run.method, f"shots{run.shots}-seed{run.seed}")
     if path.parent.parts[-3:] != place:
@@ -94,11 +96,8 @@ def _of_file(path: Path, digest: object) -> Iterator[str]:
 
 
 def _derived(results: Path) -> Iterator[str]:
-    """records.csv and the tables that are there, against what the records give now."""
-    wanted = {"records.csv": records_csv(results)}
-    if (results / "tables").is_dir():
-        wanted |= {f"tables/{name}": content for name, content in report.table_files(results).items()}
-    for name, content in wanted.items():
+    """records.csv and the tables, against what the records give now."""
+    for name, content in report.derived_files(results).items():
         path = results / name
         if not path.exists():
             yield f"{path}: is missing; 'lamm-cl table --write' and 'lamm-cl run' write it"

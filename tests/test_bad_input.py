@@ -11,6 +11,7 @@ import io
 import json
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -247,11 +248,19 @@ def test_a_damaged_record_is_read_or_told_in_one_line_and_nothing_is_written(fin
     path.write_bytes(content)
     before = sorted(results.rglob("*"))
 
-    for words in (["table", results, "--format", "md"], ["verify", results, "--recompute", 0], ["compare", results, results]):
+    commands = [["table", results, "--format", "md"], ["verify", results, "--recompute", 0], ["compare", results, results]]
+    with tempfile.TemporaryDirectory() as drawn:
+        commands += [["plot", results, "--output", drawn], ["report", results, "--output", f"{drawn}/page.html"]]
+        told_of_all(commands)
+        assert not [path for path in Path(drawn).rglob("*") if path.name.startswith(".")]
+    assert sorted(results.rglob("*")) == before and path.read_bytes() == content
+
+
+def told_of_all(commands):
+    for words in commands:
         status, said = called(*words)
         assert status in ((0, 1, 2) if words[0] == "verify" else (0, 2)), said
         assert said.count("\n") == (status == 2) and "Traceback" not in said and said.strip("\n").isprintable(), said
-    assert sorted(results.rglob("*")) == before and path.read_bytes() == content
 
 
 @pytest.mark.parametrize("content", [b"[" * 100_000, b'{"format": ' + b"9" * 5000 + b"}", b'{"run": NaN}', b"\xff", b""])

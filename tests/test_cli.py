@@ -287,4 +287,4 @@ def test_an_interrupt_ends_with_its_status_and_a_word_how_to_go_on(environment, 
 
     assert process.returncode == status
     assert errors.count("\n") == 1 and "the same command goes on from here" in errors
-    assert sorted(path.name for path in record.parent.iterdir()) == ["records.csv", "runs", "scenario.yaml"]
+    assert sorted(path.name for path in record.parent.iterdir()) == ["records.csv", "runs", "scenario.yaml", "tables"]

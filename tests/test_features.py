@@ -51,6 +51,18 @@ def test_prune_removes_what_is_old(filled):
     assert [entry.path for entry in bank.prune(folder, older_than=30)] == [old]
 
 
+def test_what_a_killed_writer_left_is_counted_and_pruned_once_nobody_can_be_writing_it(filled):
+    folder, _ = filled
+    beside = sorted(folder.glob("*/*.npy"))[0]
+    young, old = (beside.with_name(f".{beside.name}.{name}") for name in ("young", "old"))
+    for path in (young, old):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 2 * 3600,) * 2)
+    assert [(entry.path, entry.bytes) for entry in bank.leftovers(folder)] == [(old, 4)]
+    assert [entry.path for entry in bank.prune(folder, older_than=30)] == [old]
+    assert young.exists() and len(list(bank.entries(folder))) == 3
+
+
 def test_features_stored_as_fp16_differ_by_their_rounding_and_have_an_entry_of_their_own(tmp_path):
     frozen = frozen_clip(TINY)
     ids = torch.arange(20)

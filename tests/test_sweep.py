@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lamm_cl import config, locks, sweep
+from lamm_cl import config, locks, report, sweep
 from lamm_cl.errors import UserError
 
 STANDIN = Path(__file__).parent / "standin"
@@ -94,11 +94,11 @@ def test_two_jobs_write_the_same_bytes_as_one(demo, tmp_path):
         executed(planned(demo, tmp_path / str(jobs), seeds=[1, 2, 3]), tmp_path, jobs)
 
     one, two = (bytes_below(tmp_path / name / "demo") for name in ("1", "2"))
-    assert len(one) == 3 + 2  # records, scenario.yaml, records.csv
+    assert len(one) == 3 + 2 + 7  # records, scenario.yaml, records.csv, tables
     assert one == two
 
 
-def test_records_csv_holds_every_finished_run_at_any_time(demo, tmp_path):
+def test_records_csv_and_tables_hold_every_finished_run_at_any_time(demo, tmp_path):
     runs = planned(demo, tmp_path, seeds=[1, 2, 3])
     seen = []
 
@@ -106,6 +106,8 @@ def test_records_csv_holds_every_finished_run_at_any_time(demo, tmp_path):
         if event.kind == "finished":
             with open(tmp_path / "demo/records.csv") as file:
                 seen.append({row["seed"] for row in csv.DictReader(file)})
+            wanted = report.derived_files(tmp_path / "demo")
+            assert len(wanted) == 8 and all((tmp_path / "demo" / name).read_text() == wanted[name] for name in wanted)
 
     sweep.execute(runs, sweep.Settings(None, tmp_path, "cpu", 1), look)
 
@@ -237,12 +239,13 @@ def test_what_a_killed_run_left_half_written_is_removed(demo, tmp_path):
     assert [path for path in tmp_path.rglob("*") if path.name.startswith(".")] == []
 
 
-def test_a_kill_between_a_record_and_its_end_is_made_good(demo, tmp_path):
+@pytest.mark.parametrize("damaged", ["records.csv", "tables/degradation.md"])
+def test_a_kill_between_a_record_and_its_end_is_made_good(demo, tmp_path, damaged):
     runs = planned(demo, tmp_path, seeds=[1, 2])
     executed(runs, tmp_path)
     whole = bytes_below(tmp_path / "demo")
     (runs[0].folder / "state").mkdir()
-    (tmp_path / "demo/records.csv").write_text("")
+    (tmp_path / "demo" / damaged).write_text("")
 
     sweep.tidy(runs)
 

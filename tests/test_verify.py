@@ -90,14 +90,10 @@ def test_a_missing_file_of_a_run_is_found(results):
     assert verify.problems(results) == [f"{results / 'runs' / RUN}/learned.safetensors: No such file or directory"]
 
 
-def test_a_flipped_byte_of_a_record_is_found_wherever_it_decides_a_number(results):
-    """Elsewhere (times, hosts, provenance) it may pass, until the run is done again."""
+def test_a_flipped_byte_of_a_record_is_found_wherever_it_is(results):
     path = results / "runs" / RUN / "record.json"
     whole = path.read_bytes()
-    counts = range(whole.index(b'"counts"'), whole.index(b'"model"'))
-    card = whole.index(b'"card"')
-    card = range(whole.index(b'"context"', card), whole.index(b'"trainable"', card))
-    for at in (*counts[::17], *card[::17]):
+    for at in range(0, len(whole), 37):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
 
         assert verify.problems(results), (at, whole[at - 20 : at + 20])
@@ -116,11 +112,29 @@ def test_a_record_in_another_runs_folder_is_found(results):
     assert "is the run toy/coop/shots4-seed1, and lies elsewhere" in verify.problems(results)[0]
 
 
+@pytest.mark.parametrize(("part", "name"), [("dataset", "classes"), ("measured", "host"), ("measured", "seconds")])
+def test_what_decides_no_number_is_sealed_too(results, part, name):
+    path = results / "runs" / RUN / "record.json"
+    facts = json.loads(path.read_text())
+    facts[part][name] = {"classes": [*facts["dataset"]["classes"][::-1]], "host": "another", "seconds": {}}[name]
+    path.write_text(json.dumps(facts))
+
+    assert verify.problems(results)[0] == f"{path}: its content is not what was written (sha256)"
+
+
+def test_a_record_may_be_spaced_and_ordered_otherwise(results):
+    path = results / "runs" / RUN / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True, indent=4))
+
+    assert verify.problems(results) == []
+
+
 def test_a_setting_changed_after_the_run_is_found(results):
     path = results / "runs" / RUN / "record.json"
     path.write_text(path.read_text().replace('"lr": 0.002', '"lr": 0.02'))
 
-    assert verify.problems(results) == [f"{path}: card: its hash does not follow from it"]
+    sealed = f"{path}: its content is not what was written (sha256)"
+    assert verify.problems(results) == [sealed, f"{path}: card: its hash does not follow from it"]
 
 
 def test_a_run_that_is_not_there_is_told_with_the_nearest_name(results):
