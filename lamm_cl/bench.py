@@ -1,7 +1,6 @@
 """How fast it is, as ratios measured in one process, one thread, interleaved: machines differ and are shared, ratios stay.
 
-"As released" is the same mathematics with the amount of work of the authors' code: every image through the frozen tower in every
-step, all 77 text positions of every class through open_clip's own blocks, LAMM's reference features again in every step.
+"As released" is the same mathematics with the amount of work of the authors' code (released.py).
 """
 
 import ctypes
@@ -14,25 +13,35 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from . import backbones, transformer
-from .clip import FrozenCLIP, Prompts
-from .config import Card, load_card, resolve
-from .data.dataset import Split
+from . import backbones, data, stream
+from .clip import FrozenCLIP
+from .config import Card, Scenario, card_for, load_card, load_scenario, resolve
+from .data.dataset import Dataset, Split
 from .features import BATCH, Features, Pixels
-from .model import Output, PromptedCLIP, build
-from .prompts import Frame
-from .train import optimizer
+from .model import PromptedCLIP, build
+from .records import Count
+from .released import as_released, plain_text
+from .state import State
+from .train import PromptTuning, Recorder, Stopwatch, learn, optimizer, sources
 
 WORDS = "cat dog fox owl bee ant elk cod hen jay".split()
 ADJECTIVES = "red striped golden small grey northern spotted tree water mountain".split()
 PLURALS = ["", "house", "fish", "leaf", "stone", "bird", "cloud", "river", "lamp", "chair"]
+
+T = TypeVar("T")
+BATCHES = {"lamm": 32, "coop": 32, "maple": 4, "cocoop": 1}  # those of the papers
+COUNTS = (10, 50, 100, 500, 1000)  # classes at which the growth of a step is shown
+IMAGES = 48  # JPEG files encoded
+EXPERIENCES = 50  # of the stream whose last experience must cost no more than its second
+METHODS = ("zero-shot", "coop", "cocoop", "maple", "comma", "lamm", "coop+lamm", "maple+lamm")  # of whole runs
 
 
 @dataclass(frozen=True)
@@ -59,10 +68,17 @@ def interleaved(functions: list[Callable[[], object]], repeats: int) -> list[flo
     best = [float("inf")] * len(functions)
     for _ in range(repeats):
         for i, function in enumerate(functions):
-            start = time.perf_counter()
-            function()
-            best[i] = min(best[i], time.perf_counter() - start)
+            best[i] = min(best[i], timed(function)[0])
     return best
+
+
+def timed(function: Callable[[], T]) -> tuple[float, T]:
+    """-> seconds, result."""
+    start = time.perf_counter()
+    result = function()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - start, result
 
 
 def at_least(name: str, value: float, unit: str, ratio: float, target: float, note: str = "") -> Measure:
@@ -73,93 +89,33 @@ def at_most(name: str, value: float, unit: str, ratio: float, target: float, not
     return Measure(name, value, unit, ratio, f"<= {target:g}", ratio <= target, note)
 
 
-# --- as released ----------------------------------------------------------------------------------------------------------
+# --- what is measured -----------------------------------------------------------------------------------------------------
 
 
-def plain_blocks(blocks: nn.ModuleList, x: Tensor, deep: list[Tensor], start: int, mask: Tensor | None) -> Tensor:
-    """open_clip's own blocks, one after another."""
-    for i, block in enumerate(blocks):
-        x = block(transformer.enter(i, x, deep, start), attn_mask=mask)
-    return x
-
-
-def plain_text(frame: Frame, prompts: Prompts, labels: Tensor | None, classes: range) -> Tensor:
-    model = frame.clip.model
-    x = frame.whole(prompts.first, labels, classes) + model.positional_embedding
-    return frame.read(plain_blocks(model.transformer.resblocks, x, prompts.deep, 1, model.attn_mask), classes)
-
-
-def plain_image(frozen: FrozenCLIP, images: Tensor, prompts: Prompts) -> Tensor:
-    v = frozen.model.visual
-    x = v.conv1(images).flatten(2).transpose(1, 2)
-    x = torch.cat([v.class_embedding.expand(len(x), 1, -1), x], dim=1) + v.positional_embedding
-    end = x.shape[1]
-    if prompts.first is not None:
-        x = torch.cat([x, prompts.first.expand(len(x), -1, -1)], dim=1)
-    x = plain_blocks(v.transformer.resblocks, v.ln_pre(x), prompts.deep, end, None)
-    return F.normalize(v.ln_post(x[:, 0]) @ v.proj, dim=-1)
-
-
-class Live:
-    """Reference features computed again, with a graph, whenever they are asked for."""
-
-    def __init__(self, frame: Frame):
-        self.frame = frame
-
-    def features(self, prompts: Prompts, classes: range) -> Tensor:
-        return plain_text(self.frame, prompts, None, classes)
-
-
-def released_step(model: PromptedCLIP, images: Tensor, targets: Tensor) -> None:
-    """One training step's forward and backward pass with the released amount of work."""
-    classes, kept = model.in_play, model.reference
-    image = plain_image(model.clip, images, model.context.image())
-    prompts, labels = model.context.text(image, classes), model.labels(classes)
-    (frame,) = model.classifier.frames
-    if model.context.reads_images:
-        rows = [plain_text(frame, Prompts(first), labels, classes) for first in prompts.first]
-        logits = torch.stack([model.clip.scale * x @ t.T for x, t in zip(image, rows, strict=True)])
-        text = torch.stack(rows)
-    else:
-        text = plain_text(frame, prompts, labels, classes)
-        logits = model.clip.scale * image @ text.T
-    out = Output(logits, image, text, prompts, classes)
-    loss = F.cross_entropy(logits, targets)
-    if model.extra_loss is not None:
-        model.reference = None if kept is None else _live(kept.frames[0])
-        terms = model.extra_loss(model, out, targets)
-        loss = loss + sum(model.extra_loss.weights[name] * term for name, term in terms.items())
-        model.reference = kept
-    loss.backward()
-
-
-def _live(frame: Frame) -> nn.Module:
-    module = nn.Module()
-    module.features = Live(frame).features
-    return module
-
-
-def our_step(model: PromptedCLIP, x: Tensor, targets: Tensor) -> None:
+def step(model: PromptedCLIP, x: Tensor, targets: Tensor) -> None:
+    """One training step's forward and backward pass."""
     _, terms = model.loss(x, targets)
     sum(terms.values()).backward()
 
 
-# --- the measurements -----------------------------------------------------------------------------------------------------
-
-
-def random_clip(architecture: str) -> FrozenCLIP:
+def random_clip(architecture: str, device: str) -> FrozenCLIP:
     """An architecture of open_clip's registry with random weights: speed does not depend on them."""
     torch.manual_seed(0)
-    return backbones.with_random_weights(architecture)
+    return backbones.with_random_weights(architecture).to(device)
 
 
-def card(method: str) -> Card:
-    return resolve(load_card(method), {"training": {"augmentation": "none"}})
+def card(method: str, frozen: FrozenCLIP) -> Card:
+    """A method's card; deep prompts no deeper than the towers."""
+    shipped = load_card(method)
+    depth = shipped.context.options.get("depth")
+    return resolve(shipped, {"context": {"depth": min(depth, frozen.depth)}} if depth else {})
 
 
-def learner(method: str, frozen: FrozenCLIP, classes: int, experiences: list[range] | None = None) -> PromptedCLIP:
+def learner(method: str, frozen: FrozenCLIP, classes: int, experiences: list[range] | None = None,
+            released: bool = False) -> PromptedCLIP:  # fmt: skip
     names = names_of(classes)
-    model = build(card(method), frozen, names, experiences or [range(classes)], shots=16)
+    model = build(card(method, frozen), frozen, names, experiences or [range(classes)], shots=16)
+    model = as_released(model) if released else model
     model.train()
     begin(model, 0)
     return model
@@ -176,14 +132,15 @@ def inputs(model: PromptedCLIP, batch: int, classes: range) -> tuple[Tensor, Ten
     size = model.clip.image_size
     images = torch.randn(batch, 3, size, size, generator=draw)
     features = F.normalize(torch.randn(batch, model.clip.D, generator=draw), dim=-1)
-    return images, features, torch.randint(classes.start, classes.stop, (batch,), generator=draw)
+    targets = torch.randint(classes.start, classes.stop, (batch,), generator=draw)
+    return tuple(x.to(model.clip.device) for x in (images, features, targets))
 
 
 def text_tower(frozen: FrozenCLIP, classes: int, repeats: int) -> Iterator[Measure]:
     """Forward and backward pass of the text tower under a learned context: plain, truncated, shared prefix."""
     model = learner("coop", frozen, classes)
     (frame,) = model.classifier.frames
-    weights = torch.randn(frozen.D, generator=torch.Generator().manual_seed(2))
+    weights = torch.randn(frozen.D, generator=torch.Generator().manual_seed(2)).to(frozen.device)
     whole = range(classes)
 
     def gradient(features: Tensor) -> tuple[Tensor, Tensor]:
@@ -212,11 +169,12 @@ def text_tower(frozen: FrozenCLIP, classes: int, repeats: int) -> Iterator[Measu
 
 def steps(frozen: FrozenCLIP, classes: int, repeats: int) -> Iterator[Measure]:
     """Training steps against the same steps as released."""
-    for method, batch, target in (("lamm", 32, 30), ("coop", 32, 25), ("maple", 4, 2.2), ("cocoop", 1, 8)):
-        model = learner(method, frozen, classes)
+    for method, target in (("lamm", 30), ("coop", 25), ("maple", 2.2), ("cocoop", 8)):
+        batch = BATCHES[method]
+        model, released = learner(method, frozen, classes), learner(method, frozen, classes, released=True)
         images, features, targets = inputs(model, batch, range(classes))
-        x = images if model.context.prompts_images else features
-        functions = [partial(our_step, model, x, targets), partial(released_step, model, images, targets)]
+        x = images if model.needs_pixels else features
+        functions = [partial(step, model, x, targets), partial(step, released, images, targets)]
         if method == "maple":
             functions += [partial(bare_image, frozen, images), partial(text_step, model)]
         fast, slow, *parts = interleaved(functions, repeats)
@@ -227,7 +185,7 @@ def steps(frozen: FrozenCLIP, classes: int, repeats: int) -> Iterator[Measure]:
                 f"; {share:.2f} times the bare image pass ({parts[0]:.2f} s) and the text step ({parts[1]:.2f} s), target <= 1.2"
             )
         yield at_least(f"{method}_step", fast, "s", slow / fast, target, note)
-        del model, functions
+        del model, released, functions
         gc.collect()
 
 
@@ -241,14 +199,27 @@ def text_step(model: PromptedCLIP) -> None:
     model.classifier.encode(model.context.text(None, model.classes), model.classes).sum().backward()
 
 
-def growth_with_classes(frozen: FrozenCLIP, counts: tuple[int, ...], repeats: int) -> Iterator[Measure]:
-    """Step time of LAMM and CoOp at several numbers of classes."""
-    for method in ("lamm", "coop"):
-        for classes in counts:
-            model = learner(method, frozen, classes)
-            _, features, targets = inputs(model, 32, range(classes))
-            (seconds,) = interleaved([partial(our_step, model, features, targets)], repeats)
-            yield Measure(f"{method}_step_{classes}", seconds, "s", note=f"{classes} classes, batch 32")
+def growth_with_classes(architecture: str, device: str) -> Iterator[Measure]:
+    """Time and peak memory of a step of each method at several numbers of classes."""
+    for method, batch in BATCHES.items():
+        found = in_a_process_of_its_own(steps_at, method, batch, architecture, device, COUNTS)
+        for classes, (seconds, peak) in zip(COUNTS, found, strict=True):
+            yield Measure(f"{method}_step_{classes}", seconds, "s", note=f"{classes} classes, batch {batch}")
+            yield Measure(f"{method}_memory_{classes}", peak / 2**20, "MiB", note="a step's peak above the loaded model")
+
+
+def steps_at(method: str, batch: int, architecture: str, device: str, counts: Sequence[int], released: bool = False
+             ) -> Iterator[tuple[float, int]]:  # fmt: skip
+    """A step's seconds, and its peak memory in bytes above the loaded model, at each number of classes."""
+    frozen = random_clip(architecture, device)
+    for i, classes in enumerate((2, *counts)):
+        model = learner(method, frozen, classes, released=released)
+        images, features, targets = inputs(model, batch, range(classes))
+        one = partial(step, model, images if model.needs_pixels else features, targets)
+        peak = peak_of(one, device)
+        if i:  # the first warms up: what a process does once is not counted
+            yield timed(one)[0], peak
+        del model, one
 
 
 def image_encoding(frozen: FrozenCLIP, count: int, folder: Path) -> Iterator[Measure]:
@@ -283,8 +254,9 @@ def image_encoding(frozen: FrozenCLIP, count: int, folder: Path) -> Iterator[Mea
     yield Measure("bank_read", count * frozen.D * 4 / again / 1e6, "MB/s", note="checksum verified, memory-mapped")
 
 
-def experience_growth(frozen: FrozenCLIP, repeats: int, T: int = 50, each: int = 10) -> Iterator[Measure]:
+def experience_growth(frozen: FrozenCLIP, repeats: int, each: int = 10) -> Iterator[Measure]:
     """Ten training steps of experience T against those of experience 2 of one LAMM stream."""
+    T = EXPERIENCES
     experiences = [range(i * each, (i + 1) * each) for i in range(T)]
     model = learner("lamm", frozen, T * each, experiences)
     seconds = {}
@@ -301,27 +273,26 @@ def experience_growth(frozen: FrozenCLIP, repeats: int, T: int = 50, each: int =
 
 
 def ten_steps(model: PromptedCLIP, features: Tensor, targets: Tensor) -> None:
-    sgd = optimizer(card("lamm").training, model)
+    sgd = optimizer(load_card("lamm").training, model)
     for _ in range(10):
         sgd.zero_grad()
-        our_step(model, features, targets)
+        step(model, features, targets)
         sgd.step()
 
 
-def peak_of(step: str, architecture: str, classes: int, pipe) -> None:
-    """In a process of its own: bytes above the loaded model that one LAMM step takes (Linux)."""
-    torch.set_num_threads(1)
-    model = learner("lamm", random_clip(architecture), classes)
-    images, features, targets = inputs(model, 32, range(classes))
+def peak_of(function: Callable[[], object], device: str) -> int:
+    """Bytes that a call takes at its peak above what was there before (Linux, or a GPU)."""
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # what loading left free would hide what the step takes
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        base = torch.cuda.memory_allocated()
+        function()
+        return torch.cuda.max_memory_allocated() - base
+    ctypes.CDLL(None).malloc_trim(0)  # what was left free would hide what the call takes
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
     base = memory("VmRSS")
-    if step == "ours":
-        our_step(model, features, targets)
-    else:
-        released_step(model, images, targets)
-    pipe.send(memory("VmHWM") - base)
+    function()
+    return memory("VmHWM") - base
 
 
 def memory(field: str) -> int:
@@ -329,40 +300,85 @@ def memory(field: str) -> int:
     return 1024 * int(Path("/proc/self/status").read_text().partition(f"{field}:")[2].split()[0])
 
 
-def lamm_memory(architecture: str, classes: int) -> Iterator[Measure]:
-    peak = {}
-    for step in ("ours", "released"):
-        context = get_context("spawn")
-        here, there = context.Pipe()
-        process = context.Process(target=peak_of, args=(step, architecture, classes, there))
-        process.start()
-        there.close()
-        peak[step] = here.recv()
+def in_a_process_of_its_own(function: Callable[..., Iterator], *arguments) -> Iterator:
+    """What function(*arguments) yields: memory is counted where nothing else was allocated before."""
+    context = get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=sent, args=(there, function, arguments))
+    process.start()
+    there.close()
+    try:
+        while True:
+            yield here.recv()
+    except EOFError:
         process.join()
-    note = f"as released {peak['released'] / 2**20:.0f} MiB; one step, {classes} classes, above the loaded model"
-    share = peak["ours"] / peak["released"]
-    yield at_most("lamm_memory", peak["ours"] / 2**20, "MiB", share, 1 / 6, note)
+        if process.exitcode:
+            raise RuntimeError(f"the measuring process ended with status {process.exitcode}") from None
 
 
-COUNTS = (10, 50, 100, 500, 1000)  # classes at which the growth of a step is shown
-IMAGES = 48  # JPEG files encoded
+def sent(pipe, function: Callable[..., Iterator], arguments: tuple) -> None:
+    torch.set_num_threads(1)
+    for each in function(*arguments):
+        pipe.send(each)
 
 
-GROUPS = ("text", "steps", "growth", "images", "experiences", "memory")
+def lamm_memory(architecture: str, device: str, classes: int) -> Iterator[Measure]:
+    (_, ours), (_, released) = (
+        *in_a_process_of_its_own(steps_at, "lamm", BATCHES["lamm"], architecture, device, [classes]),
+        *in_a_process_of_its_own(steps_at, "lamm", BATCHES["lamm"], architecture, device, [classes], True),
+    )
+    note = f"as released {released / 2**20:.0f} MiB; one step, {classes} classes, above the loaded model"
+    yield at_most("lamm_memory", ours / 2**20, "MiB", ours / released, 1 / 6, note)
 
 
-def measure(architecture: str, classes: int, repeats: int, groups: Sequence[str] = GROUPS) -> Iterator[Measure]:
+def whole_runs(device: str, folder: Path) -> Iterator[Measure]:
+    """A whole run of each method, images read and tests included: the demo's digits in two halves on the embedded CLIP."""
+    scenario = load_scenario("demo")
+    frozen = backbones.load(scenario.backbone).to(device)
+    dataset = data.load("digits", None, folder)
+    totals = [0.0, 0.0]
+    for method in METHODS:
+        given = card_for(scenario, method), scenario, dataset, frozen, folder
+        fast, ours = timed(partial(whole_run, *given))
+        slow, theirs = timed(partial(whole_run, *given, released=True))
+        apart = max(abs(a.correct - b.correct) for a, b in zip(ours, theirs, strict=True) if a.correct is not None)
+        note = f"as released {slow:.2f} s; counts differ by at most {apart} of {ours[0].total} images"
+        yield Measure(f"{method}_run", fast, "s", slow / fast, note=note)
+        if method in scenario.methods:
+            totals = [totals[0] + fast, totals[1] + slow]
+    note = f"{', '.join(scenario.methods)} on digits; as released {totals[1]:.1f} s"
+    yield at_most("demo", totals[0], "s", totals[0] / totals[1], 0.5, note)
+
+
+def whole_run(card: Card, scenario: Scenario, dataset: Dataset, frozen: FrozenCLIP, cache: Path, released: bool = False
+              ) -> list[Count]:  # fmt: skip
+    """As train.run, without files of results."""
+    parts = stream.split(scenario, dataset, 16, seed=1)
+    model = build(card, frozen, parts.names, parts.experiences, template=dataset.template, shots=16)
+    model = as_released(model) if released else model
+    recorder = Recorder(scenario.label_spaces)
+    images = sources(model, dataset, parts, card.training, 1, cache)
+    strategy = PromptTuning(
+        model=model, training=card.training, sources=images, seed=1, device=frozen.device, plugins=[recorder]
+    )
+    learn(strategy, stream.benchmark(parts), recorder, State(), None, Stopwatch(), lambda *_: None)
+    return recorder.counts
+
+
+def measure(architecture: str, classes: int, repeats: int, device: str, groups: Sequence[str]) -> Iterator[Measure]:
     """The groups asked for, one measure after another."""
     torch.set_num_threads(1)
-    frozen = random_clip(architecture)
+    frozen = random_clip(architecture, device)
+    counted = device == "cuda" or sys.platform == "linux"  # memory
     with tempfile.TemporaryDirectory() as folder:
         made = {
             "text": lambda: text_tower(frozen, classes, repeats),
             "steps": lambda: steps(frozen, classes, repeats),
-            "growth": lambda: growth_with_classes(frozen, COUNTS, repeats),
+            "growth": lambda: growth_with_classes(architecture, device) if counted else (),
             "images": lambda: image_encoding(frozen, IMAGES, Path(folder)),
             "experiences": lambda: experience_growth(frozen, repeats + 1),
-            "memory": lambda: lamm_memory(architecture, 2 * classes) if sys.platform == "linux" else (),
+            "memory": lambda: lamm_memory(architecture, device, 2 * classes) if counted else (),
+            "runs": lambda: whole_runs(device, Path(folder)),
         }
         for group in groups:
             yield from made[group]()

@@ -56,6 +56,11 @@ def derive(seed: int, *purpose: object) -> int:
     return int.from_bytes(hashlib.sha256(repr((seed, *purpose)).encode()).digest()[:7], "big")
 
 
+def onto(device: torch.device, x: Tensor) -> Tensor:
+    """x on a device; to a GPU from pinned memory, so that the host does not wait for the copy."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
+
+
 @dataclass(frozen=True)
 class Decoding(TorchDataset):
     """Preprocessed images (3, H, W), one by one: all that a worker process needs to know.
@@ -92,6 +97,10 @@ class Pixels:
         self.kept: dict[int, Tensor] = {}
         self.room = 0 if augmentation else IN_MEMORY
 
+    @property
+    def device(self) -> torch.device:
+        return self.clip.device
+
     def batches(self, batches: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
         """Batches of samples, in order.  Many files are decoded ahead by worker processes; what comes out is the same."""
         ids = [i for batch in batches for i in batch.tolist()]
@@ -99,7 +108,7 @@ class Pixels:
         fresh = iter(self.decoded([i for i, known in zip(ids, kept) if not known], epoch))
         images = (self.kept[i] if known else self.keep(i, next(fresh)) for i, known in zip(ids, kept))
         for batch in batches:
-            yield torch.stack(list(islice(images, len(batch)))).to(self.clip.device)
+            yield onto(self.device, torch.stack(list(islice(images, len(batch)))))
 
     def decoded(self, ids: list[int], epoch: int) -> Iterable[Tensor | UserError]:
         decoding = Decoding(self.split.images, self.clip.preprocess, self.clip.image_size, self.augmentation, ids, epoch)
@@ -127,20 +136,26 @@ class Features:
         self.ids = ids.unique()  # sorted: the same samples give the same entry whatever their order
         self.loaded: dict[int, Tensor] = {}
 
+    @property
+    def device(self) -> torch.device:
+        return self.pixels.device
+
     def batches(self, batches: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
-        return (self.batch(ids, epoch) for ids in batches)
+        """Batches of samples, in order: their places go to the device together, where the features are already."""
+        places = onto(self.device, torch.searchsorted(self.ids, torch.cat(list(batches))))
+        return (self.matrix(epoch)[at].float() for at in places.split([len(ids) for ids in batches]))
 
     def batch(self, ids: Tensor, epoch: int) -> Tensor:
-        return self.matrix(epoch)[torch.searchsorted(self.ids, ids)].to(self.pixels.clip.device).float()
+        return next(self.batches([ids], epoch))
 
     def matrix(self, epoch: int) -> Tensor:
-        """(N, D) of all samples; without augmentation every epoch is the first."""
+        """(N, D) of all samples, on the device; without augmentation every epoch is the first."""
         epoch = epoch if self.pixels.augmentation else 0
         if epoch not in self.loaded:
             augmentation = self.pixels.augmentation and [self.pixels.augmentation.seed, epoch]
             samples = hashlib.sha256(self.ids.numpy().tobytes()).hexdigest()
             facts = self.facts | {"augmentation": augmentation, "samples": samples, "batch": BATCH}
-            self.loaded = {epoch: torch.from_numpy(bank.get(self.bank, facts, partial(self.encode, epoch)))}
+            self.loaded = {epoch: torch.from_numpy(bank.get(self.bank, facts, partial(self.encode, epoch))).to(self.device)}
         return self.loaded[epoch]
 
     @torch.no_grad()

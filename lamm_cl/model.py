@@ -52,8 +52,7 @@ class Classifier(nn.Module):
 
     def encode(self, prompts: Prompts, classes: range) -> Tensor:
         prompts, labels = prompts.of(classes), self.labels(classes)
-        text = [frame.encode(prompts, labels, classes) for frame in self.frames]
-        return text[0] if len(text) == 1 else F.normalize(torch.stack(text).mean(dim=0), dim=-1)
+        return mean_direction([frame.encode(prompts, labels, classes) for frame in self.frames])
 
     @torch.no_grad()
     def keep(self, prompts: Prompts, classes: list[range]) -> None:
@@ -67,6 +66,11 @@ class Classifier(nn.Module):
             self.kept.pop(mine, None)
 
 
+def mean_direction(features: list[Tensor]) -> Tensor:
+    """Unit features under several templates -> their normalised mean."""
+    return features[0] if len(features) == 1 else F.normalize(torch.stack(features).mean(dim=0), dim=-1)
+
+
 class PromptedCLIP(DynamicModule):
     """Input: images (B, 3, H, W), or unit image features (B, D) where the image tower takes no prompts."""
 
@@ -78,6 +82,11 @@ class PromptedCLIP(DynamicModule):
         self.train_label_space = train_label_space
         self.experiences = classifier.experiences
         self.learned = 0  # experiences learned, or being learned
+
+    @property
+    def needs_pixels(self) -> bool:
+        """Whether the image tower takes prompts, so that image features cannot be computed in advance."""
+        return self.context.prompts_images
 
     @property
     def classes(self) -> range:

@@ -13,7 +13,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -325,7 +325,8 @@ class _Worker:
 
     def give(self, run: Run) -> Event:
         self.run = run
-        self.pipe.send(run)
+        with suppress(ConnectionError):  # it died while it was idle: `receive` tells
+            self.pipe.send(run)
         return Event(run, "started")
 
     def receive(self) -> Event:

@@ -35,7 +35,7 @@ from . import backbones, data, records, stream
 from .clip import FrozenCLIP
 from .config import Backbone, Training, content_hash
 from .data.dataset import Dataset
-from .features import Augmentation, Features, Pixels, derive
+from .features import Augmentation, Features, Pixels, derive, onto
 from .files import write_atomic
 from .logs import plugins_for
 from .model import PromptedCLIP, build
@@ -84,9 +84,9 @@ class Batches:
     def __iter__(self) -> Iterator[list[Tensor]]:
         n = len(self.samples)
         positions = torch.arange(n) if self.order is None else torch.randperm(n, generator=self.order)
-        parts = positions.split(self.size)
-        for at, x in zip(parts, self.source.batches([self.samples[at] for at in parts], self.epoch)):
-            yield [x, self.targets[at].to(x.device, non_blocking=True)]
+        images = self.source.batches(self.samples[positions].split(self.size), self.epoch)
+        targets = onto(self.source.device, self.targets[positions]).split(self.size)
+        yield from map(list, zip(images, targets, strict=True))
 
     def __len__(self) -> int:
         return math.ceil(len(self.samples) / self.size)
@@ -270,7 +270,7 @@ def sources(model: PromptedCLIP, dataset: Dataset, parts: stream.Stream, trainin
     augmented = training is not None and training.augmentation != "none"
     augmentation = Augmentation(seed) if augmented else None
     pixels = {"train": Pixels(dataset.train, model.clip, augmentation), "test": Pixels(dataset.test, model.clip)}
-    if model.context.prompts_images:
+    if model.needs_pixels:
         return pixels
     frozen = model.clip
     facts = {"weights": frozen.weights_hash, "activation": frozen.activation, "precision": frozen.precision,

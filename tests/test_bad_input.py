@@ -21,7 +21,7 @@ from generated import tiny_clip
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lamm_cl import cli, config, data, stream, train
+from lamm_cl import cli, config, data, stream, sweep, train
 from lamm_cl.errors import UserError
 from lamm_cl.model import build
 from lamm_cl.records import write_records_csv
@@ -111,8 +111,9 @@ def place(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "run", prepare)
-        patch.setattr(cli, "_derive", lambda *_: 0)
-        patch.setattr(cli, "_print_estimate", lambda *_: 0)
+        patch.setattr(sweep, "_publish", lambda run: None)  # there is no record
+        patch.setattr(cli.run, "_derive", lambda *_: 0)
+        patch.setattr(cli.dry_run, "_print_estimate", lambda *_: None)
         patch.setattr(data, "load", lambda *_: digits)
         yield folder
 

@@ -81,6 +81,17 @@ def test_the_lists_name_everything_that_is_shipped(lamm_cl):
     assert "lamm-cl-mini" in lamm_cl("list", "backbones").stdout
 
 
+@pytest.mark.parametrize("words", [["list", "backbones"], ["show", "lamm"], run_words("--dry-run")])
+def test_a_reader_that_went_away_is_no_success_and_no_traceback(environment, tmp_path, words):
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "lamm_cl", *map(str, words)]
+    process = subprocess.run(command, cwd=tmp_path, env=environment, stdout=writing, stderr=subprocess.PIPE, timeout=60)
+    os.close(writing)
+
+    assert (process.returncode, process.stderr) == (128 + signal.SIGPIPE, b"")
+
+
 def test_show_prints_settings_sources_departures_and_published_numbers(lamm_cl):
     shown = lamm_cl("show", "lamm").stdout
 

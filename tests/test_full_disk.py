@@ -37,7 +37,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "backbone_on", lambda backbone, device: tiny_clip())
     monkeypatch.setattr(train, "dataset_in", lambda name, data_root, cache: toy.dataset())
     monkeypatch.setattr(data, "load", lambda *_: toy.dataset())
-    monkeypatch.setattr(cli, "_derive", lambda scenario, folder, *_: bool(report.write_tables(folder)) - 1)
+    monkeypatch.setattr(cli.run, "_derive", lambda scenario, folder, *_: bool(report.write_tables(folder)) - 1)
     facts = toy.scenario(datasets=["digits"], methods=["coop", "lamm"]).model_dump(mode="json")
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(facts))
     words = ["run", tmp_path / "toy.yaml", "--cache", tmp_path / "cache", "--device", "cpu", "--save-every", 0]

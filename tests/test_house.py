@@ -33,6 +33,16 @@ def importers(module: str) -> set[str]:
     }
 
 
+def test_the_command_lines_choices_are_those_there_are():
+    """Repeated there, since asking what draws would import it."""
+    from lamm_cl import plots, report, tables
+    from lamm_cl.cli import results
+
+    assert set(results.FIGURES) == set(plots.FIGURES)
+    assert set(results.FORMATS) == {"terminal", *report.RENDERERS}
+    assert set(results.KINDS) == set(tables.KINDS)
+
+
 def test_open_clip_is_imported_where_the_towers_are_loaded_and_where_they_were_made():
     assert importers("open_clip") <= {"clip.py", "backbones.py", "mini/pretrain.py"}
 
@@ -42,7 +52,7 @@ def test_avalanches_training_is_imported_by_the_loop_alone():
 
 
 def test_rich_belongs_to_the_command_line_and_the_terminals_tables():
-    assert importers("rich") <= {"cli.py", "report.py", "tables.py"}
+    assert importers("rich") <= {"cli/screen.py", "cli/progress.py", "report.py", "tables.py"}
 
 
 LAYERS = ["errors", "files", "yaml_facts", "config", "vision", "transformer", "clip", "backbones", "prompts", "methods", "model",

@@ -147,6 +147,16 @@ def test_a_worker_that_is_killed_fails_its_run_only(demo, tmp_path):
     assert "killed by SIGKILL; out of memory?" in failures[0].text
 
 
+def test_a_worker_that_died_while_it_was_idle_fails_the_run_it_is_given(demo, tmp_path, monkeypatch):
+    [run] = planned(demo, tmp_path, seeds=[1])
+    worker = sweep._Worker(sweep.Settings(None, tmp_path, "cpu", 2))
+    worker.process.kill()
+    worker.process.join()
+
+    assert worker.give(run).kind == "started"
+    assert (event := worker.receive()).kind == "failed" and "killed by SIGKILL" in event.text
+
+
 def test_the_next_call_tries_a_failed_run_again_and_removes_its_traceback(demo, tmp_path):
     [run] = planned(demo, tmp_path, seeds=[1])
     run.folder.mkdir(parents=True)

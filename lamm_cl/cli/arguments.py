@@ -1,0 +1,70 @@
+"""What several commands ask for: the types of words on the command line, shared options, and what their absence means.
+
+Nothing else reads the environment: $LAMM_CL_DATA and $XDG_CACHE_HOME stand for --data-root and --cache.
+"""
+
+import argparse
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from lamm_cl.errors import UserError, did_you_mean
+
+
+def positive(text: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,8}", text):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
+    return int(text)
+
+
+def number(text: str) -> int:
+    return 0 if text == "0" else positive(text)
+
+
+def seconds(text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,3})?", text):
+        raise argparse.ArgumentTypeError(f"expected seconds, 0 or more, got {text!r}")
+    return float(text)
+
+
+def seed(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {2**32 - 1}, got {text!r}")
+    return int(text)
+
+
+def shots(text: str) -> int | str:
+    return "full" if text == "full" else positive(text)
+
+
+def add_data_root(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the datasets (default: $LAMM_CL_DATA)")
+
+
+def data_root(args: argparse.Namespace) -> Path | None:
+    return args.data_root or (Path(os.environ["LAMM_CL_DATA"]) if os.environ.get("LAMM_CL_DATA") else None)
+
+
+def add_cache(parser: argparse.ArgumentParser, of: str = "") -> None:
+    default = "default: ~/.cache/lamm-cl"
+    parser.add_argument("--cache", type=Path, metavar="DIR", help=f"of {of} ({default})" if of else default)
+
+
+def cache(args: argparse.Namespace) -> Path:
+    return args.cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lamm-cl"
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+
+
+def check_names(where: str, names: Iterable[str], root: Path | None) -> None:
+    """Every name is a known dataset, or a path, or lies below the data root."""
+    from lamm_cl import data
+
+    known = [info.name for info in data.names()]
+    for name in dict.fromkeys(names):
+        own = Path(name).expanduser().exists() or (root and (root / name).exists())
+        if data.canonical(name) not in known and not own:
+            raise UserError(f"{where}: no dataset {name!r}{did_you_mean(name, known)}")

@@ -1,0 +1,73 @@
+"""run --dry-run: which runs are to do, and what they will cost."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from lamm_cl.cli import arguments
+from lamm_cl.cli.screen import duration, say
+from lamm_cl.errors import UserError
+
+if TYPE_CHECKING:
+    from lamm_cl.estimate import Sizes
+    from lamm_cl.sweep import Run
+
+
+def tell(runs: "list[Run]", todo: "list[Run]", args: argparse.Namespace) -> int:
+    _print_plan(runs, todo)
+    if todo:
+        _print_estimate(todo, args)
+    return 0
+
+
+def _print_plan(runs: "list[Run]", todo: "list[Run]") -> None:
+    scenario = runs[0].scenario
+    backbone = f"{scenario.backbone.architecture} ({scenario.backbone.weights})"
+    say(f"{scenario.name}: {len(runs)} runs, {len(runs) - len(todo)} finished, {len(todo)} to do; backbone {backbone}")
+    for run in runs:
+        say(f"  {'to do   ' if run in todo else 'finished'}  {run}  ->  {run.folder}")
+
+
+def _print_estimate(todo: "list[Run]", args: argparse.Namespace) -> None:
+    """Images, time and disk, from a speed measured now on random weights of the scenario's architecture."""
+    from lamm_cl import estimate, sweep
+    from lamm_cl.config import HUB
+
+    scenario = todo[0].scenario
+    sizes = {name: _sizes(name, scenario.train_on, args) for name in dict.fromkeys(run.dataset for run in todo)}
+    work = estimate.work(todo, sizes)
+    say(f"images to encode: {work.encoded:,} once for all methods; {work.prompted:,} passes of images with prompts")
+    backbone = scenario.backbone
+    if backbone.architecture.startswith(HUB):
+        say("no estimate of time: the architecture is in the repository")
+        return
+    device = sweep.device(args.device)
+    speed = estimate.speed(backbone.architecture, backbone.precision, device)
+    say(
+        f"measured here ({device}, one thread, {backbone.architecture} with random weights, {backbone.precision}): "
+        f"{speed.images:.1f} images/s, {speed.prompts:.1f} prompts/s forward and backward"
+    )
+    parts = [duration(seconds) for seconds in work.seconds(speed)]
+    say(
+        f"time in one process: about {duration(sum(work.seconds(speed)))} (encoding images {parts[0]}, images with "
+        f"prompts {parts[1]}, learning text prompts {parts[2]}); reading images and testing come on top"
+    )
+    stored = {"fp32": 4, "fp16": 2}[backbone.features]
+    say(f"disk: about {work.encoded * speed.D * stored / 1e9:.2f} GB of features in {arguments.cache(args) / 'features'}")
+
+
+def _sizes(name: str, train_on: str | None, args: argparse.Namespace) -> "Sizes":
+    """Of the dataset as it lies there, else as published."""
+    from lamm_cl import data
+    from lamm_cl.estimate import Sizes
+
+    published = {info.name: info for info in data.names()}
+    try:
+        dataset = data.load(name, arguments.data_root(args), arguments.cache(args))
+        if train_on:
+            dataset = data.learned_from(dataset, data.load(train_on, arguments.data_root(args), arguments.cache(args)))
+        return Sizes(len(dataset.classes), len(dataset.train), len(dataset.test))
+    except UserError:
+        if (info := published.get(data.canonical(name))) is None:
+            raise
+        source = published.get(data.canonical(train_on or name), info)
+        return Sizes(info.classes, source.train, info.test)

@@ -1,0 +1,139 @@
+"""list, show: the names that scenarios use, and what stands on a method card. Both answer at once."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lamm_cl.cli.screen import new_table, say, show_table
+
+if TYPE_CHECKING:
+    from lamm_cl.config import Card
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    _add_list(commands)
+    _add_show(commands)
+
+
+def _add_list(commands: argparse._SubParsersAction) -> None:
+    lists = {
+        "scenarios": _list_scenarios,
+        "methods": _list_methods,
+        "datasets": _list_datasets,
+        "backbones": _list_backbones,
+    }
+    text = "list scenarios, methods, datasets or backbones"
+    listing = commands.add_parser("list", help=text, description=f"{text.capitalize()}: the names that scenarios use.")
+    listing.add_argument("what", choices=lists, metavar="|".join(lists))
+    listing.set_defaults(command=lambda args: lists[args.what]())
+
+
+def _list_scenarios() -> int:
+    from lamm_cl import config
+
+    table = new_table("name", "datasets", "experiences", "shots", "methods", "what")
+    for name in config.scenario_names():
+        s = config.load_scenario(name)
+        experiences = s.experiences if isinstance(s.experiences, int | str) else " + ".join(map(str, s.experiences))
+        table.add_row(name, _joined(s.datasets), str(experiences), _joined(s.shots), _joined(s.methods), s.description)
+    return show_table(table)
+
+
+def _list_methods() -> int:
+    from lamm_cl import config
+
+    table = new_table("key", "name", "paper", "trainable at ViT-B/16", "training")
+    for key in config.card_names():
+        card = config.load_card(key)
+        t = card.training
+        training = f"{t.epochs} epochs, batch {t.batch}, lr {t.lr:g}" if t else "none"
+        table.add_row(key, card.name, _short_paper(card.paper), card.trainable.partition(" (")[0], training)
+    return show_table(table)
+
+
+def _list_datasets() -> int:
+    from lamm_cl import data
+
+    table = new_table("name", "classes", "train", "test", "where", "source", "licence")
+    for info in data.names():
+        where = "embedded" if info.embedded else f"DATA_ROOT/{info.folder}"
+        sizes = ["-" if number is None else f"{number:,}" for number in (info.classes, info.train, info.test)]
+        table.add_row(info.name, *sizes, where, info.source, info.licence)
+    return show_table(table)
+
+
+def _list_backbones() -> int:
+    from lamm_cl import registry
+
+    table = new_table("architecture", "kind", "pixels", "weights")
+    table.add_row("lamm-cl-mini", "ViT", "48", "embedded (the tiny CLIP inside the package)")
+    for name, kind, pixels, tags in registry.architectures():
+        quick = "for a file of weights that needs QuickGELU, as OpenAI's" if name.endswith("-quickgelu") else ""
+        table.add_row(name, kind, str(pixels), _joined(tags) or quick or "a file")
+    show_table(table)
+    say("All take text prompts; methods that prompt the image tower (maple, comma) need a ViT. Weights may also be")
+    say("a file, --backbone ViT-B-16-quickgelu:path/to/file, or a repository, --backbone hf-hub:OWNER/NAME.")
+    return 0
+
+
+def _short_paper(paper: str) -> str:
+    """ "Zhou et al., A Title, With Commas, IJCV 2022, arXiv:..." -> "Zhou et al., IJCV 2022"."""
+    venue = re.search(r"[A-Z][\w-]* (19|20)\d\d", paper)
+    return f"{paper.partition(',')[0]}, {venue[0]}" if venue else paper
+
+
+def _joined(values: Sequence[object]) -> str:
+    return ", ".join(map(str, values))
+
+
+def _add_show(commands: argparse._SubParsersAction) -> None:
+    text = "Print a method card: its settings, the source of every number, departures, published results."
+    show = commands.add_parser("show", help="print a method card", description=text)
+    show.add_argument("method", metavar="METHOD", help="a name from 'lamm-cl list methods', or a card's path (.yaml)")
+    show.set_defaults(command=_show)
+
+
+def _show(args: argparse.Namespace) -> int:
+    from lamm_cl import config
+
+    card = config.load_card(args.method)
+    say(f"{card.name} ({card.key})\n{card.paper}\n{card.repository or ''}".rstrip())
+    for part in ("context", "labels", "loss"):
+        piece = getattr(card, part)
+        options = ", ".join(f"{key}: {_text(value)}" for key, value in piece.options.items()) if piece else ""
+        say(f"\n{part:<10} {f'{piece.use}  {options}' if piece else 'none'}")
+    say(f"\n{'training':<10} {_training(card)}\n\n{'trainable':<10} {card.trainable}")
+    _say_section("sources", [f"{key}: {text}" for key, text in card.provenance.items()])
+    departures = [text if isinstance(text, str) else _text(text) for text in card.departures]
+    _say_section("departures from the authors' code or paper", departures)
+    for name, facts in card.published.items():
+        rows = (
+            [f"{key}: {_text(value, '.2f')}" for key, value in facts.items()]
+            if isinstance(facts, dict)
+            else [_text(facts)]
+        )
+        _say_section(f"published: {name}", rows)
+    return 0
+
+
+def _say_section(title: str, rows: list[str]) -> None:
+    if rows:
+        say("\n" + title + "".join(f"\n  {row}" for row in rows))
+
+
+def _training(card: "Card") -> str:
+    t = card.training
+    if t is None:
+        return "none"
+    warm = f", warm-up {t.warmup.epochs} at {t.warmup.lr:g}" if t.warmup else ""
+    return f"{t.epochs} epochs, batch {t.batch}, {t.optimizer} lr {t.lr:g}, {t.schedule}{warm}, {t.augmentation}"
+
+
+def _text(value: object, number: str = "") -> str:
+    """A fact of a card as people write it; `number` formats floats."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(each, number)}" for key, each in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_text(each, number) for each in value)
+    return format(value, number) if isinstance(value, float) else "none" if value is None else str(value)

@@ -1,0 +1,173 @@
+"""table, plot, compare, report, verify: what is read from the records of finished runs, and whether it can be trusted."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lamm_cl.cli import arguments
+from lamm_cl.cli.screen import console, plain, say
+
+RESULTS = "results folder of a scenario, as results/demo"
+KINDS = (
+    *("degradation", "degradation-per-dataset", "incremental", "base-to-new", "ablation", "domain-generalisation"),
+    *("cost", "few-shot"),
+)
+FIGURES = ("forgetting", "incremental", "matrix", "few-shot", "class-drops", "cost")
+FORMATS = ("terminal", "md", "csv", "tex", "html")
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    for add_command in (_add_table, _add_plot, _add_compare, _add_report, _add_verify):
+        add_command(commands)
+
+
+def _add_table(commands: argparse._SubParsersAction) -> None:
+    table = commands.add_parser(
+        "table",
+        help="print a table of results",
+        description="Print a table of the finished runs, in %%, mean and standard deviation over seeds; in rows of "
+        "their own, what the papers published on the same datasets.",
+    )
+    table.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help=RESULTS)
+    table.add_argument("--kind", default="degradation", choices=KINDS, metavar="KIND", help=", ".join(KINDS))
+    table.add_argument("--format", default="terminal", choices=FORMATS, help="how")
+    table.add_argument("--write", action="store_true", help="also write the files of RESULTS/tables")
+    table.set_defaults(command=_table)
+
+
+def _table(args: argparse.Namespace) -> int:
+    from lamm_cl import report, tables
+
+    shown = tables.tables(args.results, args.kind)
+    _print_tables(shown, args.format)
+    for folder in args.results if args.write else ():
+        for path in report.write_tables(folder):
+            say(f"wrote {path}")
+    return 0
+
+
+def _add_plot(commands: argparse._SubParsersAction) -> None:
+    plot = commands.add_parser(
+        "plot",
+        help="draw results",
+        description="Draw curves, matrices, class drops and costs as PNG, SVG and PDF; several RESULTS in one figure.",
+    )
+    plot.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help=RESULTS)
+    plot.add_argument("--kind", choices=FIGURES, metavar="KIND", help=f"{', '.join(FIGURES)}; default: all that fit")
+    plot.add_argument("--label-space", choices=("own", "joint"), help="default: the figure's, if scored")
+    plot.add_argument("--shots", type=arguments.shots, metavar="K", help="where there are several (default: the most)")
+    plot.add_argument("--output", type=Path, metavar="DIR", help="default: RESULTS/figures, of several ./figures")
+    plot.set_defaults(command=_plot)
+
+
+def _plot(args: argparse.Namespace) -> int:
+    from lamm_cl import plots
+    from lamm_cl.records import Unfit, runs_in
+
+    output = args.output or (args.results[0] / "figures" if len(args.results) == 1 else Path("figures"))
+    several_shots = any(len(runs_in(folder)) > 1 for folder in args.results)
+    kinds = [args.kind] if args.kind else [kind for kind in plots.FIGURES if kind != "few-shot" or several_shots]
+    for kind in kinds:
+        draw, stem = plots.FIGURES[kind]
+        options = {"label_space": args.label_space} | ({} if kind == "few-shot" else {"shots": args.shots})
+        suffix = f"_{args.label_space}" if args.label_space else ""
+        try:
+            paths = draw(args.results, output / f"{stem}{suffix}", **options)
+        except Unfit:
+            if args.kind:
+                raise
+            continue
+        for path in paths:
+            say(f"wrote {path}")
+    return 0
+
+
+def _add_compare(commands: argparse._SubParsersAction) -> None:
+    compare = commands.add_parser(
+        "compare",
+        help="tell whether a difference is one",
+        description="Paired differences per dataset and seed, with a bootstrap interval and the numbers of wins, ties "
+        "and losses: of one RESULTS' methods to a baseline, or of several RESULTS to the first.",
+    )
+    compare.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help=RESULTS)
+    compare.add_argument("--baseline", metavar="METHOD", help="a method of the first RESULTS (alone: its first)")
+    compare.add_argument("--format", default="terminal", choices=FORMATS, help="how")
+    compare.set_defaults(command=_compare)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from lamm_cl.compare import compare
+
+    found = compare(args.results, args.baseline)
+    if len(args.results) > 1 and args.format == "terminal":
+        say("\n".join(("changed:", *found.changes) if found.changes else ("nothing changed",)))
+    _print_tables(found.tables, args.format)
+    return 0
+
+
+def _print_tables(shown: Sequence, form: str) -> None:
+    from lamm_cl import report
+
+    if form == "terminal":
+        for table in shown:
+            console().print(report.to_terminal(table))
+    else:
+        sys.stdout.write(report.RENDERERS[form](shown))
+
+
+def _add_report(commands: argparse._SubParsersAction) -> None:
+    report = commands.add_parser(
+        "report",
+        help="write one HTML page about results",
+        description="Write one HTML file with tables, curves, definitions and provenance, which asks no network for "
+        "anything. Needs: pip install 'lamm-cl[report]'.",
+    )
+    report.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help=RESULTS)
+    report.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: RESULTS/report.html")
+    report.set_defaults(command=_report)
+
+
+def _report(args: argparse.Namespace) -> int:
+    from lamm_cl import page
+
+    several = len(args.results) > 1
+    output = args.output or (Path("report.html") if several else args.results[0] / "report.html")
+    say(f"wrote {page.write_page(args.results, output)}")
+    return 0
+
+
+def _add_verify(commands: argparse._SubParsersAction) -> None:
+    verify = commands.add_parser(
+        "verify",
+        help="check results, repeat a run",
+        description="Check that every file of the finished runs is whole and that tables follow from the records; do a "
+        "run again and compare.",
+    )
+    verify.add_argument("results", type=Path, metavar="RESULTS", help=RESULTS)
+    name = "DATASET/METHOD/shotsK-seedS"
+    verify.add_argument("--run", action="append", default=[], metavar=name, help="a run to do again; give it again for several")
+    text = "else N random runs; 0: none (default: 1)"
+    verify.add_argument("--recompute", type=arguments.number, default=1, metavar="N", help=text)
+    arguments.add_data_root(verify)
+    arguments.add_cache(verify)
+    arguments.add_device(verify)
+    verify.set_defaults(command=_verify)
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from lamm_cl import sweep, verify
+
+    chosen = verify.choose(args.results, args.run, args.recompute)
+    found = verify.problems(args.results)
+    finished = verify.runs(args.results)
+    say("\n".join(map(plain, found)) if found else f"{len(finished)} runs: every file is whole, tables follow from the records")
+    os.environ["OMP_NUM_THREADS"] = "1"  # see lamm_cl.cli.run
+    settings = sweep.Settings(arguments.data_root(args), arguments.cache(args), args.device, jobs=1)
+    for name in chosen:
+        say(f"{name}: doing it again")
+        differs = verify.recompute(finished[name], settings, lambda event: None)
+        say(f"{name}: {f'differs: {differs}' if differs else 'the same counts and the same learned tensors'}")
+        found += [differs] if differs else []
+    return 1 if found else 0

@@ -1,0 +1,192 @@
+"""run: a scenario's runs, those that are not finished, then the tables and figures of all.
+
+All that a person can have got wrong is looked at before the first run: names, folders, extras, data.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lamm_cl.cli import arguments, dry_run
+from lamm_cl.cli.progress import Bars, Lines
+from lamm_cl.cli.screen import complain, console, say
+from lamm_cl.errors import UserError
+
+if TYPE_CHECKING:
+    from lamm_cl.config import Scenario
+    from lamm_cl.sweep import Event, Run, Settings
+
+LOGS = ("csv", "tensorboard", "wandb")
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    run = commands.add_parser(
+        "run",
+        help="run a scenario",
+        description="Run a scenario. Finished runs are skipped and unfinished ones go on: the same command is always "
+        "safe. METHOD, DATASET, SEED and K replace the scenario's lists; give an option again for several.",
+    )
+    run.add_argument("scenario", metavar="SCENARIO", help="a name from 'lamm-cl list scenarios', or a path (.yaml)")
+    many = {"action": "append", "default": []}
+    run.add_argument("--method", **many, metavar="METHOD", help="a method, or a card's path (.yaml)")
+    run.add_argument("--dataset", **many, metavar="DATASET", help="a dataset")
+    run.add_argument("--seed", **many, type=arguments.seed, metavar="SEED", help="a seed")
+    run.add_argument("--shots", **many, type=arguments.shots, metavar="K", help="training images per class, or full")
+    run.add_argument(
+        "--backbone",
+        metavar="ARCH[:WEIGHTS]",
+        help="instead of the scenario's; WEIGHTS: a tag from 'lamm-cl list backbones' (default: openai) or a file; "
+        "or hf-hub:OWNER/NAME",
+    )
+    run.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="of the frozen towers (default: fp32)")
+    arguments.add_data_root(run)
+    run.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    arguments.add_cache(run, of="features and generated images")
+    arguments.add_device(run)
+    run.add_argument("--jobs", type=arguments.positive, default=1, metavar="N", help="processes, one thread each (default: 1)")
+    run.add_argument("--report", action="store_true", help="at the end, also write the page of 'lamm-cl report'")
+    run.add_argument(
+        "--save-every",
+        type=arguments.seconds,
+        default=30,
+        metavar="SECONDS",
+        help="least time between saved states of a run; a kill costs that much and an epoch (default: 30)",
+    )
+    run.add_argument("--dry-run", action="store_true", help="print what would be done, write nothing")
+    text = "also write training curves, to logs/ in each run's folder; wandb: offline"
+    run.add_argument("--log", **many, choices=LOGS, help=text)
+    run.add_argument("--checkpoint-activations", action="store_true", help="recompute blocks: less memory, the same values")
+    run.set_defaults(command=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from lamm_cl import sweep
+
+    runs = _planned(args)
+    folder = args.results / runs[0].scenario.name
+    _check_writable(folder)
+    if args.report:
+        from lamm_cl import page
+
+        page.check_installed()  # told now, not after hours
+    if args.log:
+        from lamm_cl import logs
+
+        logs.check_installed(args.log)
+    todo = sweep.unfinished(runs)
+    if args.dry_run:
+        return dry_run.tell(runs, todo, args)
+    sweep.tidy([run for run in runs if run not in todo])
+    if not todo:
+        say(f"nothing to do: all {len(runs)} runs are finished")
+        fresh = _derived_is_fresh(folder) and (not args.report or _is_newer(folder / "report.html", folder))
+        return 0 if fresh else _derive(runs[0].scenario, folder, args.report)
+    jobs = min(args.jobs, len(todo))
+    wanted = tuple(dict.fromkeys(args.log))
+    settings = sweep.Settings(
+        arguments.data_root(args), arguments.cache(args), args.device, jobs, args.save_every, args.checkpoint_activations, wanted
+    )
+    _check_data(todo, settings)
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here or in a worker; see sweep._one_thread
+    failures, finished = _execute(todo, len(runs), settings)
+    if not finished and all(event.mistake for event in failures):
+        raise UserError(failures[0].text)
+    status = _derive(runs[0].scenario, folder, args.report) if finished else 0
+    return _print_failures(failures) if failures else status
+
+
+def _planned(args: argparse.Namespace) -> "list[Run]":
+    from lamm_cl import config, sweep
+
+    scenario = config.load_scenario(args.scenario)
+    methods = []
+    for method in args.method:
+        if method.endswith(".yaml"):
+            scenario, method = config.with_card(scenario, method)
+        methods.append(method)
+    if args.backbone or args.precision:
+        scenario = config.replace_backbone(scenario, args.backbone, args.precision)
+    lists = {"datasets": args.dataset, "methods": methods, "shots": args.shots, "seeds": args.seed}
+    runs = sweep.plan(scenario, args.results, **{name: list(dict.fromkeys(given)) for name, given in lists.items()})
+    names = [*(run.dataset for run in runs), *filter(None, [scenario.train_on])]
+    arguments.check_names(f"{scenario.name}: datasets", names, arguments.data_root(args))
+    return runs
+
+
+def _check_writable(folder: Path) -> None:
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
+    if not nearest.is_dir():
+        raise UserError(f"{nearest}: is in the way; expected a folder for results")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"{nearest}: no permission to write; choose another --results folder")
+
+
+def _check_data(runs: "list[Run]", settings: "Settings") -> None:
+    """Load each dataset once before anything is written: what is missing is told now; generated images are cached."""
+    from lamm_cl import data
+
+    for name in dict.fromkeys(run.dataset for run in runs):
+        say(f"preparing {name}")
+        dataset = data.load(name, settings.data_root, settings.cache)
+        if train_on := runs[0].scenario.train_on:
+            dataset = data.learned_from(dataset, data.load(train_on, settings.data_root, settings.cache))
+        if not len(dataset.train):
+            others = "learn its classes from another dataset, with train_on in the scenario, as in lamm-table1"
+            raise UserError(f"{name}: has test images only; {others}")
+        shots = {run.shots for run in runs if run.dataset == name} - {"full"}
+        for note in (*dataset.notes, *(data.too_few(dataset.train.labels, dataset.classes, k) for k in sorted(shots))):
+            if note:
+                say(f"  note: {note}")
+
+
+def _execute(todo: "list[Run]", planned: int, settings: "Settings") -> "tuple[list[Event], int]":
+    """-> the events of the runs that failed, and how many finished."""
+    from lamm_cl import sweep
+
+    screen = Bars(todo, planned) if console().is_terminal else Lines(todo, planned)
+    with screen:
+        failures = sweep.execute(todo, settings, screen.report)
+    return failures, len(todo) - len(failures)
+
+
+def _print_failures(failures: "list[Event]") -> int:
+    for event in failures:
+        where = "" if event.mistake else f" (see {event.run.folder / 'traceback.txt'})"
+        complain(f"failed: {event.run}: {event.text.strip().splitlines()[-1]}{where}")
+    complain(f"{len(failures)} runs failed; the same command tries them again")
+    return 1
+
+
+def _derive(scenario: "Scenario", folder: Path, with_page: bool) -> int:
+    """Tables and figures from the records. In processes of their own: what trains and what draws share files only."""
+    from lamm_cl import locks
+
+    at_once = "few-shot" if len(scenario.shots) > 1 else "ablation"  # one experience: nothing can degrade
+    at_once = "domain-generalisation" if scenario.train_on else at_once
+    kind = at_once if scenario.experiences == 1 else "degradation"
+    commands = [["table", "--write", "--kind", kind], ["plot"], *([["report"]] if with_page else [])]
+    with locks.waited(folder):  # another process that ends now would write them too
+        for command in commands:
+            done = subprocess.run([sys.executable, "-m", "lamm_cl", *command, str(folder)], check=False)
+            if done.returncode:
+                return done.returncode
+    return 0
+
+
+def _derived_is_fresh(folder: Path) -> bool:
+    """Not where a lock lies: somebody writes them now, or was killed while he did. The figures named are the last drawn."""
+    return not (folder / "lock").exists() and all(_is_newer(path, folder) for path in _derived(folder))
+
+
+def _derived(folder: Path) -> list[Path]:
+    tables = [f"tables/degradation.{end}" for end in ("csv", "md", "tex")]
+    figures = [f"figures/{stem}.{end}" for stem in ("forgetting_curves", "accuracy_matrix") for end in ("png", "pdf")]
+    return [folder / name for name in (*tables, *figures)]
+
+
+def _is_newer(path: Path, folder: Path) -> bool:
+    records = folder / "records.csv"
+    return path.exists() and records.exists() and path.stat().st_mtime >= records.stat().st_mtime
