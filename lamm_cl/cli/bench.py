@@ -31,14 +31,19 @@ def _bench(args: argparse.Namespace) -> int:
     found = []
     for measure in bench.measure(args.backbone, args.classes, args.repeats, sweep.device(args.device), args.only or GROUPS):
         found.append(measure)
-        say(f"{measure.name}: {measure.value:.3g} {measure.unit}  {measure.note}")
+        say(f"{measure.name}: {_figure(measure.value)} {measure.unit}  {measure.note}")
     table = new_table("what", "value", "ratio", "target", "met", "against")
     for m in found:
         ratio = "" if m.ratio is None else f"{m.ratio:.3g}"
         met = {True: "yes", False: "no", None: ""}[m.met]
-        table.add_row(m.name, f"{m.value:.3g} {m.unit}", ratio, m.target or "", met, m.note)
+        table.add_row(m.name, f"{_figure(m.value)} {m.unit}", ratio, m.target or "", met, m.note)
     show_table(table)
     if args.json:
         keys = ("name", "value", "unit", "ratio", "target", "met")
         write_atomic(args.json, json.dumps([{key: getattr(m, key) for key in keys} for m in found], indent=1) + "\n")
     return 0
+
+
+def _figure(value: float) -> str:
+    """Three digits, and no exponent where people read thousands."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
