@@ -182,7 +182,7 @@ def steps(frozen: FrozenCLIP, classes: int, repeats: int) -> Iterator[Measure]:
         share = 0.0
         if parts:
             share = fast / sum(parts)
-            note += f"; {share:.2f} (target <= 1.2) of the bare image pass ({parts[0]:.2f} s) and the text step ({parts[1]:.2f} s)"
+            note += f"; {share:.2f} (target <= 1.2) of a bare image pass ({parts[0]:.2f} s) and a text step ({parts[1]:.2f} s)"
         measure = at_least(f"{method}_step", fast, "s", slow / fast, target, note)
         yield replace(measure, met=measure.met and share <= 1.2)
         del model, released, functions
