@@ -17,7 +17,7 @@ from rich.text import Text
 
 from lamm_cl.files import write_atomic
 from lamm_cl.records import csv_lines, csv_text, records_csv, runs_in
-from lamm_cl.tables import BEST, MEASURED, SECOND, Column, Number, Table, of_kind, rounded
+from lamm_cl.tables import BEST, MEASURED, SECOND, Column, Number, Table, fitting, of_kind, rounded
 
 # What fits a page of LaTeX: wider and longer tables are broken into several.
 MOST_COLUMNS, MOST_ROWS = 13, 48
@@ -30,7 +30,7 @@ def derived_files(results: Path) -> dict[str, str]:
 
 
 def write_tables(results: Path) -> list[Path]:
-    """Write results/tables/: degradation.{csv,md,tex}, degradation_{std,seeds,per_dataset,per_dataset_std}.csv."""
+    """Write results/tables/, see `table_files`."""
     contents = table_files(results)
     for name, content in contents.items():
         write_atomic(results / "tables" / name, content)
@@ -40,21 +40,27 @@ def write_tables(results: Path) -> list[Path]:
 def table_files(results: Path) -> dict[str, str]:
     """The files of results/tables: name -> content. The same records give the same bytes.
 
-    Values are in %, mean over seeds; `_std` holds standard deviations, `_seeds` how many seeds each mean is over. With
-    several numbers of shots, the CSV files begin with a column `shots`, the others hold one table for each.
+    degradation.{csv,md,tex} always, and incremental, base_to_new, few_shot, ... where they fit the runs; not cost, which
+    every machine measures anew. Values are in %, mean over seeds; `_std` holds standard deviations, `_seeds` how many
+    seeds each mean is over. With several numbers of shots, the CSV files begin with a column `shots`, the others hold one
+    table for each.
     """
     folder = runs_in(results)
-    shown = of_kind("degradation", folder)
-    per_dataset = of_kind("degradation-per-dataset", folder)
-    return {
-        "degradation.csv": to_csv(shown),
-        "degradation_std.csv": to_csv(shown, "std"),
-        "degradation_seeds.csv": to_csv(shown, "seeds"),
+    degradation, per_dataset = (of_kind(kind, folder) for kind in ("degradation", "degradation-per-dataset"))
+    files = _files("degradation", degradation) | {
+        "degradation_seeds.csv": to_csv(degradation, "seeds"),
         "degradation_per_dataset.csv": to_csv(per_dataset),
         "degradation_per_dataset_std.csv": to_csv(per_dataset, "std"),
-        "degradation.md": to_markdown(shown),
-        "degradation.tex": to_latex(shown),
     }
+    for kind, shown in fitting(folder).items():
+        if not kind.startswith(("degradation", "cost")):
+            files |= _files(kind.replace("-", "_"), shown)
+    return files
+
+
+def _files(stem: str, shown: Sequence[Table]) -> dict[str, str]:
+    csv = {f"{stem}.csv": to_csv(shown), f"{stem}_std.csv": to_csv(shown, "std")}
+    return csv | {f"{stem}.md": to_markdown(shown), f"{stem}.tex": to_latex(shown)}
 
 
 def to_csv(tables: Sequence[Table], value: str = "mean") -> str:

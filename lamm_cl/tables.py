@@ -456,13 +456,13 @@ def _published(table: Table, line: Line, runs: Runs, key: str, numbers: Callable
     """What the paper of a row's method published in each of the table's columns (NaN: nothing), and where."""
     method = line.labels[table.heads.index("method")]
     card = runs.of(method.key)[0].card if method.key in runs.methods else {}
-    facts = card.get("published", {}).get(key)
-    if facts is None or line.origin != MEASURED:
-        return np.full(len(table.columns), np.nan), ""
     try:
+        facts = card.get("published", {}).get(key)
+        if facts is None or line.origin != MEASURED:
+            return np.full(len(table.columns), np.nan), ""
         found = {_folded(name): float(number) for name, number in numbers(facts, line).items()}
         source = str(facts["source"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{method.key}: published.{key}: not in the form of the shipped cards ({error})") from None
     values = np.array([found.get(_folded(column.key), np.nan) for column in table.columns])
     return values, "" if np.isnan(values).all() else source

@@ -94,7 +94,7 @@ def test_two_jobs_write_the_same_bytes_as_one(demo, tmp_path):
         executed(planned(demo, tmp_path / str(jobs), seeds=[1, 2, 3]), tmp_path, jobs)
 
     one, two = (bytes_below(tmp_path / name / "demo") for name in ("1", "2"))
-    assert len(one) == 3 + 2 + 7  # records, scenario.yaml, records.csv, tables
+    assert len([name for name in one if not str(name).startswith("tables")]) == 3 + 2  # records, scenario.yaml, records.csv
     assert one == two
 
 
@@ -107,7 +107,8 @@ def test_records_csv_and_tables_hold_every_finished_run_at_any_time(demo, tmp_pa
             with open(tmp_path / "demo/records.csv") as file:
                 seen.append({row["seed"] for row in csv.DictReader(file)})
             wanted = report.derived_files(tmp_path / "demo")
-            assert len(wanted) == 8 and all((tmp_path / "demo" / name).read_text() == wanted[name] for name in wanted)
+            assert {"records.csv", "tables/degradation.tex", "tables/incremental.tex"} <= set(wanted)
+            assert all((tmp_path / "demo" / name).read_text() == wanted[name] for name in wanted)
 
     sweep.execute(runs, sweep.Settings(None, tmp_path, "cpu", 1), look)
 
