@@ -458,8 +458,10 @@ def _limits(axes: Axes) -> None:
     """Never so close that noise looks like a difference, never beyond what an accuracy can be by much."""
     low, high = axes.get_ylim()
     middle, half = (low + high) / 2, max((high - low) / 2, 5)
-    axes.set_ylim(max(middle - half, -2), min(middle + half, 102))
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
+    low, high = max(middle - half, -2), min(middle + half, 102)
+    places = MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True).tick_values(low, high)
+    axes.set_yticks([place for place in places if low <= place <= high and 0 <= place <= 100])
+    axes.set_ylim(low, high)
 
 
 def _write_changes(axes: Axes, ends: list[tuple[float, float, str]]) -> None:

@@ -25,6 +25,7 @@ from lamm_cl.files import write_atomic
 
 FORMAT = 1
 LABEL_SPACES = ("own", "joint")
+LARGEST = 2**53  # beyond it a float no longer holds every whole number
 
 
 class Unfit(UserError):
@@ -171,9 +172,11 @@ class Record:
 
 
 def read_record(path: Path) -> Record:
-    """The record in a file. Raises UserError, in one line, for a file that is not a whole record of this format."""
+    """The record in a file. Raises UserError, in one line, for a file that is not a whole record of this format, or that was
+    changed since it was written (its `sha256`; a file without one is taken as it is)."""
     content = _content(path)
-    content.pop("sha256", None)
+    seal = content.pop("sha256", None)
+    changed = seal is not None and seal != _seal(content)
     if content.pop("format", None) != FORMAT:
         raise UserError(f"{path}: format: expected {FORMAT}; another version of lamm-cl wrote this")
     try:
@@ -181,13 +184,14 @@ def read_record(path: Path) -> Record:
         _check(record)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
+    if changed:
+        raise UserError(f"{path}: was changed since it was written (its sha256 is another)")
     return record
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether a record.json says what was written: its own `sha256`, over all the rest, is right. Raises UserError."""
-    content = _content(path)
-    return content.pop("sha256", None) == _seal(content)
+    """Whether a record.json has a `sha256`, by which a change would be noticed."""
+    return "sha256" in _content(path)
 
 
 def _seal(content: dict) -> str:
@@ -449,6 +453,8 @@ def _options(kind: type) -> tuple[type, ...]:
 def _parsed(kind: type, value: object, where: str) -> object:
     """The JSON value as the annotated type, lists as tuples. Raises ValueError: where, what was expected and found."""
     options = _options(kind)
+    if type(value) is int and abs(value) > LARGEST:
+        raise ValueError(f"{where}: expected a number of at most 2^53, found {_short(value)}")
     if type(value) in options:  # and not isinstance: True is no number
         return value
     for option in options:
@@ -456,7 +462,10 @@ def _parsed(kind: type, value: object, where: str) -> object:
             return _dataclass(option, value, where)
         if get_origin(option) is tuple and isinstance(value, list):
             item = get_args(option)[0]
-            if item in (int, str) and all(type(x) is item for x in value):  # a record can hold a million image ids
+            # Quickly, where it can be: a record can hold a million image ids.
+            if item is int and all(type(x) is int and -LARGEST <= x <= LARGEST for x in value):
+                return tuple(value)
+            if item is str and all(type(x) is str for x in value):
                 return tuple(value)
             return tuple(_parsed(item, x, f"{where}[{i}]") for i, x in enumerate(value))
         if option is float and type(value) is int:
@@ -498,6 +507,11 @@ def _check(record: Record) -> None:
             raise ValueError(f"scenario.{key}: expected a list, found {_short(listed)}")
     if not T or sum(data.experiences) != len(data.classes) or len(data.test_images) != T:
         raise ValueError("dataset: classes, experiences and test_images do not belong together")
+    if len(record.model.trainable) != T:
+        raise ValueError(f"model.trainable: expected one for each of the {T} experiences")
+    for stage, seconds in record.measured.seconds.items():
+        if type(seconds) not in (int, float) or not 0 <= seconds < LARGEST:
+            raise ValueError(f"measured.seconds.{stage}: expected seconds, found {_short(seconds)}")
     if len(data.test_per_class) != len(data.classes):
         raise ValueError(f"dataset.test_per_class: expected one for each of the {len(data.classes)} classes")
     seen = set()

@@ -41,11 +41,15 @@ def choose(results: Path, named: Sequence[str], number: int) -> list[str]:
 
 
 def recompute(path: Path, settings: sweep.Settings, tell: Callable[[sweep.Event], None]) -> str:
-    """Do the run of a record.json again, elsewhere -> the first fact that differs, "" if none does.
+    """Do the run of a record.json again, elsewhere -> the first fact that differs, "" if none does; a damaged record is not
+    done again, and what is wrong with it comes back.
 
     Raises UserError if the run cannot be done here.
     """
-    old = read_record(path)
+    try:
+        old = read_record(path)
+    except UserError as error:
+        return str(error)
     scenario = from_record(Scenario, old.scenario, f"{path}: scenario")
     card = from_record(Card, old.card, f"{path}: card")
     with tempfile.TemporaryDirectory() as folder:
@@ -74,7 +78,7 @@ def _of_run(path: Path) -> Iterator[str]:
         yield str(error)
         return
     if not is_sealed(path):
-        yield f"{path}: its content is not what was written (sha256)"
+        yield f"{path}: has no sha256, so a change would not be noticed"
     run = record.run
     place = (data.canonical(run.dataset), run.method, f"shots{run.shots}-seed{run.seed}")
     if path.parent.parts[-3:] != place:

@@ -212,10 +212,14 @@ def test_verify_does_a_run_again_and_compares(lamm_cl, tmp_path):
     lamm_cl(*run_words())
     same = lamm_cl("verify", "results/demo", "--run", "digits/coop/shots16-seed1")
     record = tmp_path / "results/demo/runs/digits/coop/shots16-seed1/record.json"
-    record.write_text(record.read_text().replace('"correct": 90', '"correct": 91'))
+    whole = record.read_text()
+    record.write_text(whole.replace('"correct": 90', '"correct": 91'))
+    changed = lamm_cl("verify", "results/demo")
+    record.write_text(re.sub(',\n "sha256": "[0-9a-f]+"', "", record.read_text()))  # as if nobody were to notice
 
     process = lamm_cl("verify", "results/demo")
 
+    assert changed.returncode == 1 and changed.stdout.count("record.json: was changed since it was written") == 2
     assert same.returncode == 0 and same.stdout.endswith("the same counts and the same learned tensors\n")
     assert process.returncode == 1
     assert "differs: counts.own, trained 2, tested 2.correct: 91, now 90" in process.stdout

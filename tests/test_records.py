@@ -36,6 +36,19 @@ def test_the_same_record_gives_the_same_bytes_with_one_count_a_line(tmp_path):
     assert sum(line.lstrip().startswith(b'{"trained"') for line in first.splitlines()) == 12
 
 
+def test_a_record_that_was_changed_is_refused_and_one_without_a_seal_is_taken_as_it_is(tmp_path):
+    path = record(OWN).write(tmp_path)
+    facts = json.loads(path.read_text())
+    facts["measured"]["host"] = "another"
+    path.write_text(json.dumps(facts))
+    with pytest.raises(UserError, match="record.json: was changed since it was written"):
+        read_record(path)
+    del facts["sha256"]
+    path.write_text(json.dumps(facts))
+
+    assert read_record(path).measured.host == "another"
+
+
 def test_facts_are_all_but_what_was_measured():
     one = record(OWN)
     elsewhere = replace(one, measured=replace(one.measured, host="another", seconds={"training": 99.0}))
@@ -61,6 +74,10 @@ def test_accuracies_are_percentages_with_nan_where_joint_is_undefined():
         (lambda c: c["run"].pop("seed"), "run: key 'seed' is missing"),
         (lambda c: c["run"].update(seed="1"), 'run.seed: expected a whole number, found "1"'),
         (lambda c: c["run"].update(seed=True), "run.seed: expected a whole number, found true"),
+        (lambda c: c["run"].update(seed=10**40), "run.seed: expected a number of at most 2^53, found 1000"),
+        (lambda c: c["dataset"].update(order=[10**40, 1]), "dataset.order[0]: expected a number of at most 2^53"),
+        (lambda c: c["measured"].update(seconds={"train": None}), "measured.seconds.train: expected seconds, found null"),
+        (lambda c: c["model"].update(trainable=[]), "model.trainable: expected one for each of the 2 experiences"),
         (lambda c: c["run"].update(shots="all"), "run.shots: expected a whole number or 'full'"),
         (lambda c: c["counts"].pop(), "counts: expected one for each trained 0..2 and tested 1..2"),
         (lambda c: c["counts"].append(c["counts"][0]), "counts[12]: is there twice"),
