@@ -505,6 +505,15 @@ def _check(record: Record) -> None:
         listed = record.scenario.get(key, [])
         if not isinstance(listed, list) or any(type(each) is not kind for each in listed):
             raise ValueError(f"scenario.{key}: expected a list, found {_short(listed)}")
+    for where, facts, kind in (
+        ("scenario.overrides", record.scenario.get("overrides", {}), dict),
+        ("card.published", record.card.get("published", {}), dict),
+        ("card.provenance", record.card.get("provenance", {}), object),
+    ):
+        if not isinstance(facts, dict) or not all(isinstance(each, kind) for each in facts.values()):
+            raise ValueError(f"{where}: expected an object{' of objects' if kind is dict else ''}, found {_short(facts)}")
+    if not isinstance(record.card.get("departures", []), list):
+        raise ValueError(f"card.departures: expected a list, found {_short(record.card['departures'])}")
     if not T or sum(data.experiences) != len(data.classes) or len(data.test_images) != T:
         raise ValueError("dataset: classes, experiences and test_images do not belong together")
     if len(record.model.trainable) != T:

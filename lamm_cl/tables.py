@@ -393,7 +393,7 @@ def _is_ablation(runs: Runs) -> bool:
     """Several variants of one card: methods that extend another in the scenario's overrides."""
     overrides = runs.of(runs.methods[0])[0].scenario.get("overrides", {})
     extends = [overrides.get(method, {}).get("extends") for method in runs.methods]
-    return len(extends) > 1 and extends[0] is not None and len(set(extends)) == 1
+    return len(extends) > 1 and extends[0] is not None and all(each == extends[0] for each in extends)
 
 
 def _classes(runs: Runs, dataset: str, method: str) -> tuple[str, ...]:
