@@ -103,7 +103,7 @@ def test_bench_prints_a_table_and_writes_an_entry_for_every_target(tmp_path, cap
     targets = {"text_tower", "lamm_step", "coop_step", "maple_step", "cocoop_step", "lamm_memory", "image_encoding",
                "shared_features", "experience_growth", "demo"}  # fmt: skip
     assert {name for name, entry in found.items() if entry["target"]} == targets
-    assert {"lamm_step_3", "lamm_memory_3", "maple_memory_2", "lamm_run", "zero-shot_run", "bank_read"} <= set(found)
+    assert {"lamm_step_3", "lamm_memory_3", "lamm_run", "zero-shot_run", "bank_read"} <= set(found)
     assert all(entry["value"] > 0 for entry in found.values())
     for name in targets:
         entry = found[name]

@@ -9,7 +9,7 @@ from generated import tiny_clip
 from lamm_cl import train
 from lamm_cl.config import card_for
 from lamm_cl.errors import UserError
-from lamm_cl.model import build
+from lamm_cl.model import PromptedCLIP, build
 from lamm_cl.records import Count
 from lamm_cl.stream import benchmark, split
 
@@ -211,6 +211,20 @@ def test_features_from_the_bank_are_those_of_the_tower(tmp_path):
     source = strategy.sources["test"]
     ids = torch.tensor([5, 0, 62, 5])
     torch.testing.assert_close(source.batch(ids, 3), tiny_clip().image(*source.pixels.batches([ids], 3)), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("augmentation", ["none", "random_resized_crop+flip"])
+@pytest.mark.parametrize("method", ["coop", "cocoop", "lamm", "coop+lamm"])
+def test_encoding_inside_the_training_step_agrees_with_the_bank_to_rounding(tmp_path, monkeypatch, method, augmentation):
+    """A feature depends on the batch it is encoded in by 1.5e-7 (embedded CLIP, one image instead of 64), or not at all."""
+    changes = {"overrides": {method: {"training": toy.SMALL | {"augmentation": augmentation}}}}
+    bank, banked = toy.run(tmp_path, monkeypatch, method, folder="bank", **changes)
+    monkeypatch.setattr(PromptedCLIP, "needs_pixels", True)
+    inside, encoded = toy.run(tmp_path, monkeypatch, method, folder="inside", **changes)
+
+    assert bank.counts == inside.counts
+    for name, tensor in banked.items():
+        assert (tensor - encoded[name]).abs().max() <= 1e-5 * tensor.abs().max()
 
 
 def test_a_damaged_entry_of_the_bank_is_found_and_rebuilt_with_the_same_bytes(tmp_path):
