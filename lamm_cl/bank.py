@@ -12,6 +12,7 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,21 +59,26 @@ def digest(path: Path) -> str:
 def entries(bank: Path, check: bool = True) -> Iterator[Entry]:
     """All entries, in the order of their keys; `check` reads every byte."""
     for path in sorted(bank.glob("*/*.npy")):
-        facts = path.stat()
-        yield Entry(path, facts.st_size, intact(path) if check else True, (time.time() - facts.st_mtime) / 86400)
+        yield entry_at(path, intact(path) if check else True)
 
 
-def leftovers(bank: Path) -> list[Entry]:
+def leftovers(bank: Path) -> Iterator[Entry]:
     """Temporary files of writers that were killed: those that nobody has written to for LEFT days."""
-    found = [(path, path.stat()) for path in sorted(bank.glob("*/.*"))]
-    ages = [(time.time() - facts.st_mtime) / 86400 for _, facts in found]
-    return [Entry(path, facts.st_size, False, days) for (path, facts), days in zip(found, ages, strict=True) if days >= LEFT]
+    for path in sorted(bank.glob("*/.*")):
+        with suppress(FileNotFoundError):  # its writer is alive and has just finished
+            if (entry := entry_at(path, whole=False)).days >= LEFT:
+                yield entry
+
+
+def entry_at(path: Path, whole: bool) -> Entry:
+    facts = path.stat()
+    return Entry(path, facts.st_size, whole, (time.time() - facts.st_mtime) / 86400)
 
 
 def prune(bank: Path, older_than: float) -> list[Entry]:
     """Remove leftovers, damaged entries and those older than so many days -> what was removed; entries are made again when
     needed."""
-    removed = leftovers(bank) + [entry for entry in entries(bank) if not entry.whole or entry.days >= older_than]
+    removed = [*leftovers(bank), *(entry for entry in entries(bank) if not entry.whole or entry.days >= older_than)]
     for entry in removed:
         entry.path.unlink(missing_ok=True)
         entry.path.with_suffix(".json").unlink(missing_ok=True)

@@ -149,13 +149,19 @@ class FrozenCLIP:
         if not self.is_vit:
             assert prompts.first is None
             return F.normalize(v(images).float(), dim=-1)
+        x, end = self.patches(images, prompts.first)
+        x = transformer.run_to_first(v.transformer.resblocks, x, prompts.deep, start=end, checkpoint=self.checkpoint)
+        return F.normalize((v.ln_post(x) @ v.proj).float(), dim=-1)
+
+    def patches(self, images: Tensor, prompts: Tensor | None) -> tuple[Tensor, int]:
+        """Images and the prompts (n, w) behind them -> the first block's input (B, L, w), and where its prompts begin."""
+        v = self.model.visual
         x = v.conv1(images).flatten(2).transpose(1, 2)  # (B, patches, w)
         x = torch.cat([v.class_embedding.expand(len(x), 1, -1), x], dim=1) + v.positional_embedding
         end = x.shape[1]
-        if prompts.first is not None:
-            x = torch.cat([x, prompts.first.expand(len(x), -1, -1)], dim=1)
-        x = transformer.run_to_first(v.transformer.resblocks, v.ln_pre(x), prompts.deep, start=end, checkpoint=self.checkpoint)
-        return F.normalize((v.ln_post(x) @ v.proj).float(), dim=-1)
+        if prompts is not None:
+            x = torch.cat([x, prompts.expand(len(x), -1, -1)], dim=1)
+        return v.ln_pre(x), end
 
 
 def hash_of(tensors: dict[str, Tensor]) -> str:

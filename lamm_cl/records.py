@@ -265,24 +265,19 @@ def rows(records: Iterable[Record]) -> list[Row]:
     ]
 
 
-def load(results: Sequence[Path]) -> list[Row]:
-    """The rows of several results folders, from their record.json files: records.csv is a copy, never a source."""
-    return [row for folder in results for row in rows(records_in(folder))]
-
-
 def write_records_csv(results: Path) -> Path:
     """Write results/records.csv anew from the records."""
     path = results / "records.csv"
-    write_atomic(path, records_csv(results))
+    write_atomic(path, records_csv(records_in(results)))
     return path
 
 
-def records_csv(results: Path) -> str:
+def records_csv(records: Iterable[Record]) -> str:
     """The content of results/records.csv: it follows from the records."""
     lines = [
         [csv_text(field) if isinstance(field, str) else field for field in row[:-1]]
         + ["" if row.accuracy is None else f"{row.accuracy:.6f}"]
-        for row in load([results])
+        for row in rows(records)
     ]
     return csv_lines([list(Row._fields), *lines])
 
@@ -383,7 +378,11 @@ def runs_in(results: Path) -> list[Runs]:
 
     Raises UserError if nothing is finished, or if runs that would be compared differ in what they were tested on.
     """
-    records = records_in(results)
+    return runs_of(records_in(results), results)
+
+
+def runs_of(records: list[Record], results: Path) -> list[Runs]:
+    """As `runs_in`, of the records that were read from `results`."""
     if not records:
         raise UserError(f"{results}: no finished run (no runs/<dataset>/<method>/shots<k>-seed<s>/record.json)")
     _check_comparable(results, records)

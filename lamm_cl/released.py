@@ -60,15 +60,11 @@ def plain_tokens(frozen: FrozenCLIP, prompts: Tensor, deep: list[Tensor]) -> Ten
 @in_precision
 def plain_image(frozen: FrozenCLIP, images: Tensor, prompts: Prompts) -> Tensor:
     """Unit image features (B, D)."""
-    v = frozen.model.visual
     if not frozen.is_vit:
-        return F.normalize(v(images).float(), dim=-1)
-    x = v.conv1(images).flatten(2).transpose(1, 2)
-    x = torch.cat([v.class_embedding.expand(len(x), 1, -1), x], dim=1) + v.positional_embedding
-    end = x.shape[1]
-    if prompts.first is not None:
-        x = torch.cat([x, prompts.first.expand(len(x), -1, -1)], dim=1)
-    x = plain_blocks(v.transformer.resblocks, v.ln_pre(x), prompts.deep, end, None)
+        return frozen.image(images, prompts)
+    v = frozen.model.visual
+    x, end = frozen.patches(images, prompts.first)
+    x = plain_blocks(v.transformer.resblocks, x, prompts.deep, end, None)
     return F.normalize((v.ln_post(x[:, 0]) @ v.proj).float(), dim=-1)
 
 

@@ -16,7 +16,7 @@ import rich.table
 from rich.text import Text
 
 from lamm_cl.files import write_atomic
-from lamm_cl.records import csv_lines, csv_text, records_csv, runs_in
+from lamm_cl.records import Runs, csv_lines, csv_text, records_csv, records_in, runs_in, runs_of
 from lamm_cl.tables import BEST, MEASURED, SECOND, Column, Number, Table, fitting, of_kind, rounded
 
 # What fits a page of LaTeX: wider and longer tables are broken into several.
@@ -26,18 +26,20 @@ WIDE = 8  # columns; more stand closer together
 
 def derived_files(results: Path) -> dict[str, str]:
     """All text that follows from the records of a results folder: name -> content of records.csv and of the tables."""
-    return {"records.csv": records_csv(results)} | {f"tables/{name}": text for name, text in table_files(results).items()}
+    records = records_in(results)
+    tables = table_files(runs_of(records, results))
+    return {"records.csv": records_csv(records)} | {f"tables/{name}": text for name, text in tables.items()}
 
 
 def write_tables(results: Path) -> list[Path]:
     """Write results/tables/, see `table_files`."""
-    contents = table_files(results)
+    contents = table_files(runs_in(results))
     for name, content in contents.items():
         write_atomic(results / "tables" / name, content)
     return [results / "tables" / name for name in contents]
 
 
-def table_files(results: Path) -> dict[str, str]:
+def table_files(folder: Sequence[Runs]) -> dict[str, str]:
     """The files of results/tables: name -> content. The same records give the same bytes.
 
     degradation.{csv,md,tex} always, and incremental, base_to_new, few_shot, ... where they fit the runs; not cost, which
@@ -45,16 +47,16 @@ def table_files(results: Path) -> dict[str, str]:
     seeds each mean is over. With several numbers of shots, the CSV files begin with a column `shots`, the others hold one
     table for each.
     """
-    folder = runs_in(results)
-    degradation, per_dataset = (of_kind(kind, folder) for kind in ("degradation", "degradation-per-dataset"))
+    shown = fitting(folder)
+    degradation, per_dataset = (shown.get(kind) or of_kind(kind, folder) for kind in ("degradation", "degradation-per-dataset"))
     files = _files("degradation", degradation) | {
         "degradation_seeds.csv": to_csv(degradation, "seeds"),
         "degradation_per_dataset.csv": to_csv(per_dataset),
         "degradation_per_dataset_std.csv": to_csv(per_dataset, "std"),
     }
-    for kind, shown in fitting(folder).items():
+    for kind, tables in shown.items():
         if not kind.startswith(("degradation", "cost")):
-            files |= _files(kind.replace("-", "_"), shown)
+            files |= _files(kind.replace("-", "_"), tables)
     return files
 
 

@@ -185,10 +185,12 @@ def _publish(run: Run) -> None:
     folder = run.folder.parents[3]
     facts = run.scenario.model_dump(mode="json")
     (run.folder / "traceback.txt").unlink(missing_ok=True)
-    with locks.waited(folder), uninterrupted():
-        _write_derived(folder / "scenario.yaml", yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=120))
-        for name, content in derived_files(folder).items():
-            _write_derived(folder / name, content)
+    scenario = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=120)
+    with locks.waited(folder):
+        contents = {"scenario.yaml": scenario} | derived_files(folder)
+        with uninterrupted():
+            for name, content in contents.items():
+                _write_derived(folder / name, content)
 
 
 def _write_derived(path: Path, content: str) -> None:

@@ -58,6 +58,7 @@ def test_what_a_killed_writer_left_is_counted_and_pruned_once_nobody_can_be_writ
     for path in (young, old):
         path.write_bytes(b"half")
     os.utime(old, (time.time() - 2 * 3600,) * 2)
+    beside.with_name(".gone").symlink_to("nowhere")  # as one whose writer has just finished: listed, and not there any more
     assert [(entry.path, entry.bytes) for entry in bank.leftovers(folder)] == [(old, 4)]
     assert [entry.path for entry in bank.prune(folder, older_than=30)] == [old]
     assert young.exists() and len(list(bank.entries(folder))) == 3

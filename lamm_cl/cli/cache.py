@@ -23,7 +23,7 @@ def _cache(args: argparse.Namespace) -> int:
         removed = bank.prune(folder, args.older_than)
         say(f"{folder}: removed {len(removed)} files, {sum(entry.bytes for entry in removed) / 1e6:.1f} MB")
         return 0
-    found, left = list(bank.entries(folder, check=args.action == "verify")), bank.leftovers(folder)
+    found, left = list(bank.entries(folder, check=args.action == "verify")), list(bank.leftovers(folder))
     damaged = [entry for entry in found if not entry.whole]
     say(f"{folder}: {len(found)} entries, {sum(entry.bytes for entry in found) / 1e6:.1f} MB")
     if left:

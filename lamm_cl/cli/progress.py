@@ -18,18 +18,21 @@ class _Progress:
     def __init__(self, todo: "list[Run]", planned: int):
         self.total, self.skipped = len(todo), planned - len(todo)
         self.start = time.monotonic()
-        self.done = 0
+        self.done = self.failed = 0
         self.shares: dict[Path, float] = {}
 
     def __enter__(self) -> "_Progress":
         return self
 
     def __exit__(self, *_: object) -> None:
-        return None
+        skipped = f", {self.skipped} were finished before" if self.skipped else ""
+        took = duration(time.monotonic() - self.start)
+        say(f"{self.done - self.failed} of {self.total} runs finished in {took}{skipped}")
 
     def report(self, event: "Event") -> None:
         ended = event.kind in ("finished", "failed")
         self.done += ended
+        self.failed += event.kind == "failed"
         self.shares[event.run.folder] = 1.0 if ended else event.share
         self.show(event)
 
@@ -45,11 +48,6 @@ class _Progress:
             return "?"
         return duration((time.monotonic() - self.start) * (1 - self.share) / self.share)
 
-    def summary(self, failed: int) -> str:
-        skipped = f", {self.skipped} were finished before" if self.skipped else ""
-        took = duration(time.monotonic() - self.start)
-        return f"{self.done - failed} of {self.total} runs finished in {took}{skipped}"
-
 
 class Lines(_Progress):
     """Plain lines, for files and pipes: each run's end, and every half minute where a long run is."""
@@ -57,16 +55,12 @@ class Lines(_Progress):
     EVERY = 30  # seconds
 
     def __enter__(self) -> "Lines":
-        self.failed, self.last = 0, self.start
+        self.last = self.start
         skipped = f", {self.skipped} finished before" if self.skipped else ""
         say(f"{self.total} runs to do{skipped}")
         return self
 
-    def __exit__(self, *_: object) -> None:
-        say(self.summary(self.failed))
-
     def show(self, event: "Event") -> None:
-        self.failed += event.kind == "failed"
         if event.kind == "started" or (event.kind in ("progress", "elsewhere") and time.monotonic() - self.last < self.EVERY):
             return
         self.last = time.monotonic()
@@ -83,7 +77,6 @@ class Bars(_Progress):
 
         what, where = (TextColumn(text, markup=False) for text in ("{task.description}", "{task.fields[at]}"))
         self.bars = Progress(what, BarColumn(), TaskProgressColumn(), where, console=console(), transient=True)
-        self.failed = 0
         self.bars.__enter__()
         self.overall = self.bars.add_task(f"0/{self.total} runs", total=1.0, at="")
         self.tasks: dict[Path, int] = {}
@@ -91,7 +84,7 @@ class Bars(_Progress):
 
     def __exit__(self, *_: object) -> None:
         self.bars.__exit__(None, None, None)
-        say(self.summary(self.failed))
+        super().__exit__()
 
     def show(self, event: "Event") -> None:
         folder = event.run.folder
@@ -100,7 +93,6 @@ class Bars(_Progress):
         elif event.kind == "progress":
             self.bars.update(self.tasks[folder], completed=event.share, at=event.text)
         else:
-            self.failed += event.kind == "failed"
             self.bars.remove_task(self.tasks.pop(folder))
         self.bars.update(
             self.overall, completed=self.share, description=f"{self.done}/{self.total} runs", at=f"{self.left()} left"

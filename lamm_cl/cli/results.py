@@ -23,6 +23,14 @@ def add(commands: argparse._SubParsersAction) -> None:
         add_command(commands)
 
 
+def _add_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help=RESULTS)
+
+
+def _add_format(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--format", default="terminal", choices=FORMATS, help="how")
+
+
 def _add_table(commands: argparse._SubParsersAction) -> None:
     table = commands.add_parser(
         "table",
@@ -30,9 +38,9 @@ def _add_table(commands: argparse._SubParsersAction) -> None:
         description="Print a table of the finished runs, in %%, mean and standard deviation over seeds; in rows of "
         "their own, what the papers published on the same datasets.",
     )
-    table.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help=RESULTS)
+    _add_results(table)
     table.add_argument("--kind", default="degradation", choices=KINDS, metavar="KIND", help=", ".join(KINDS))
-    table.add_argument("--format", default="terminal", choices=FORMATS, help="how")
+    _add_format(table)
     table.add_argument("--write", action="store_true", help="also write the files of RESULTS/tables")
     table.set_defaults(command=_table)
 
@@ -54,7 +62,7 @@ def _add_plot(commands: argparse._SubParsersAction) -> None:
         help="draw results",
         description="Draw curves, matrices, class drops and costs as PNG, SVG and PDF; several RESULTS in one figure.",
     )
-    plot.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help=RESULTS)
+    _add_results(plot)
     plot.add_argument("--kind", choices=FIGURES, metavar="KIND", help=f"{', '.join(FIGURES)}; default: all that fit")
     plot.add_argument("--label-space", choices=("own", "joint"), help="default: the figure's, if scored")
     plot.add_argument("--shots", type=arguments.shots, metavar="K", help="where there are several (default: the most)")
@@ -91,9 +99,9 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
         description="Paired differences per dataset and seed, with a bootstrap interval and the numbers of wins, ties "
         "and losses: of one RESULTS' methods to a baseline, or of several RESULTS to the first.",
     )
-    compare.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help=RESULTS)
+    _add_results(compare)
     compare.add_argument("--baseline", metavar="METHOD", help="a method of the first RESULTS (alone: its first)")
-    compare.add_argument("--format", default="terminal", choices=FORMATS, help="how")
+    _add_format(compare)
     compare.set_defaults(command=_compare)
 
 
@@ -124,7 +132,7 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
         description="Write one HTML file with tables, curves, definitions and provenance, which asks no network for "
         "anything. Needs: pip install 'lamm-cl[report]'.",
     )
-    report.add_argument("results", nargs="+", type=Path, metavar="RESULTS", help=RESULTS)
+    _add_results(report)
     report.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: RESULTS/report.html")
     report.set_defaults(command=_report)
 
