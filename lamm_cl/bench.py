@@ -21,16 +21,16 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from . import backbones, data, stream
+from . import backbones, data, stream, sweep
 from .clip import FrozenCLIP
-from .config import Card, Scenario, card_for, load_card, load_scenario, resolve
+from .config import Card, load_card, load_scenario, resolve
 from .data.dataset import Dataset, Split
 from .features import BATCH, Features, Pixels
 from .model import PromptedCLIP, build
 from .records import Count
 from .released import as_released, plain_text
 from .state import State
-from .train import PromptTuning, Recorder, Stopwatch, learn, optimizer, sources
+from .train import PromptTuning, Recorder, Stopwatch, learn, model_of, optimizer, sources
 
 WORDS = "cat dog fox owl bee ant elk cod hen jay".split()
 ADJECTIVES = "red striped golden small grey northern spotted tree water mountain".split()
@@ -343,29 +343,28 @@ def whole_runs(device: str, folder: Path) -> Iterator[Measure]:
     frozen = backbones.load(scenario.backbone).to(device)
     dataset = data.load("digits", None, folder)
     totals = [0.0, 0.0]
-    for method in METHODS:
-        given = card_for(scenario, method), scenario, dataset, frozen, folder
+    for run in sweep.plan(scenario, folder, datasets=["digits"], methods=METHODS, seeds=[1]):
+        given = run, dataset, frozen, folder
         fast, ours = timed(partial(whole_run, *given))
         slow, theirs = timed(partial(whole_run, *given, released=True))
         apart = max(abs(a.correct - b.correct) for a, b in zip(ours, theirs, strict=True) if a.correct is not None)
         note = f"as released {slow:.2f} s; counts differ by at most {apart} of {ours[0].total} images"
-        yield Measure(f"{method}_run", fast, "s", slow / fast, note=note)
-        if method in scenario.methods:
+        yield Measure(f"{run.method}_run", fast, "s", slow / fast, note=note)
+        if run.method in scenario.methods:
             totals = [totals[0] + fast, totals[1] + slow]
     note = f"{', '.join(scenario.methods)} on digits; as released {totals[1]:.1f} s"
     yield at_most("demo", totals[0], "s", totals[0] / totals[1], 0.5, note)
 
 
-def whole_run(card: Card, scenario: Scenario, dataset: Dataset, frozen: FrozenCLIP, cache: Path, released: bool = False
-              ) -> list[Count]:  # fmt: skip
+def whole_run(run: sweep.Run, dataset: Dataset, frozen: FrozenCLIP, cache: Path, released: bool = False) -> list[Count]:
     """As train.run, without files of results."""
-    parts = stream.split(scenario, dataset, 16, seed=1)
-    model = build(card, frozen, parts.names, parts.experiences, template=dataset.template, shots=16)
+    parts = stream.split(run.scenario, dataset, run.shots, run.seed)
+    model = model_of(run, frozen, dataset, parts)
     model = as_released(model) if released else model
-    recorder = Recorder(scenario.label_spaces)
-    images = sources(model, dataset, parts, card.training, 1, cache)
+    recorder, training = Recorder(run.scenario.label_spaces), run.card.training
+    images = sources(model, dataset, parts, training, run.seed, cache)
     strategy = PromptTuning(
-        model=model, training=card.training, sources=images, seed=1, device=frozen.device, plugins=[recorder]
+        model=model, training=training, sources=images, seed=run.seed, device=frozen.device, plugins=[recorder]
     )
     learn(strategy, stream.benchmark(parts), recorder, State(), None, Stopwatch(), lambda *_: None)
     return recorder.counts

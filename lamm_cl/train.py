@@ -284,6 +284,13 @@ def sources(model: PromptedCLIP, dataset: Dataset, parts: stream.Stream, trainin
     }
 
 
+def model_of(run: Run, frozen: FrozenCLIP, dataset: Dataset, parts: stream.Stream) -> PromptedCLIP:
+    """The model that a run trains, at its initial values."""
+    shots = run.shots if run.shots != "full" else sum(map(len, parts.train)) / len(parts.names)
+    return build(run.card, frozen, parts.names, parts.experiences, template=dataset.template, dataset=dataset.name, shots=shots,
+                 train_label_space=run.scenario.train_label_space, seed=derive(run.seed, "initial values"))  # fmt: skip
+
+
 def run(run: Run, *, data_root: Path | None, cache: Path, device: str, progress: Callable[[Progress], None],
         save_every: float = 30, checkpoint: bool = False, logs: tuple[str, ...] = ()) -> records.Record:  # fmt: skip
     """Train and test one method on one data set with one seed; the record and the learned tensors go to run.folder.
@@ -297,9 +304,7 @@ def run(run: Run, *, data_root: Path | None, cache: Path, device: str, progress:
     if run.scenario.train_on:
         dataset = data.learned_from(dataset, dataset_in(run.scenario.train_on, data_root, cache))
     parts = stream.split(run.scenario, dataset, run.shots, run.seed)
-    shots = run.shots if run.shots != "full" else sum(map(len, parts.train)) / len(parts.names)
-    model = build(run.card, frozen, parts.names, parts.experiences, template=dataset.template, dataset=dataset.name, shots=shots,
-                  train_label_space=run.scenario.train_label_space, seed=derive(run.seed, "initial values"))  # fmt: skip
+    model = model_of(run, frozen, dataset, parts)
     training = run.card.training
     T, epochs = len(parts.experiences), training.epochs if training else 0
 

@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what it puts in the background with Ctrl-C ignored
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

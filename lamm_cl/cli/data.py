@@ -31,12 +31,9 @@ def _list(args: argparse.Namespace) -> int:
     table = new_table("name", "classes", "train", "test", "GB", "licence", "source", "where", "here")
     root = arguments.data_root(args)
     for info in data.names():
-        where = "embedded" if info.embedded else f"DATA_ROOT/{info.folder}"
         here = info.embedded or (root and (root / info.folder).is_dir())
-        counts = [f"{number:,}" for number in (info.classes, info.train, info.test)]
-        table.add_row(
-            info.name, *counts, f"{info.gigabytes:g}", info.licence, info.source, where, "yes" if here else "no"
-        )
+        row = (info.name, *info.counts, f"{info.gigabytes:g}", info.licence, info.source, info.where)
+        table.add_row(*row, "yes" if here else "no")
     return show_table(table)
 
 

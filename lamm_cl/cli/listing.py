@@ -57,9 +57,7 @@ def _list_datasets() -> int:
 
     table = new_table("name", "classes", "train", "test", "where", "source", "licence")
     for info in data.names():
-        where = "embedded" if info.embedded else f"DATA_ROOT/{info.folder}"
-        sizes = ["-" if number is None else f"{number:,}" for number in (info.classes, info.train, info.test)]
-        table.add_row(info.name, *sizes, where, info.source, info.licence)
+        table.add_row(info.name, *info.counts, info.where, info.source, info.licence)
     return show_table(table)
 
 

@@ -177,14 +177,10 @@ def _derive(scenario: "Scenario", folder: Path, with_page: bool) -> int:
 
 
 def _derived_is_fresh(folder: Path) -> bool:
-    """Not where a lock lies: somebody writes them now, or was killed while he did. The figures named are the last drawn."""
-    return not (folder / "lock").exists() and all(_is_newer(path, folder) for path in _derived(folder))
-
-
-def _derived(folder: Path) -> list[Path]:
-    tables = [f"tables/degradation.{end}" for end in ("csv", "md", "tex")]
+    """Of the figures: records.csv and the tables were just brought up to date (sweep.tidy). Not where a lock lies: somebody
+    draws them now, or was killed while he did; the matrix is drawn last."""
     figures = [f"figures/{stem}.{end}" for stem in ("forgetting_curves", "accuracy_matrix") for end in ("png", "pdf")]
-    return [folder / name for name in (*tables, *figures)]
+    return not (folder / "lock").exists() and all(_is_newer(folder / name, folder) for name in figures)
 
 
 def _is_newer(path: Path, folder: Path) -> bool:

@@ -30,6 +30,16 @@ class DatasetInfo:
     split: str | None = None
     embedded: bool = False
 
+    @property
+    def where(self) -> str:
+        """For people: which folder it is expected in."""
+        return "embedded" if self.embedded else f"DATA_ROOT/{self.folder}"
+
+    @property
+    def counts(self) -> list[str]:
+        """For people: classes, training and test images."""
+        return [f"{number:,}" for number in (self.classes, self.train, self.test)]
+
 
 LAYOUTS = published.LAYOUTS | cifar.LAYOUTS
 
