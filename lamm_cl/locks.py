@@ -100,7 +100,7 @@ def _taken(lock: Path) -> Path:
             if error.errno not in TAKEN:
                 raise
             _take_over(lock, me, now)
-    except FileNotFoundError:
+    except (FileNotFoundError, FileExistsError):  # the latter: the folder was there for mkdir, and gone when it looked
         raise Busy("another process was quicker") from None
     finally:
         shutil.rmtree(ready, ignore_errors=True)
