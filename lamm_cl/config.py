@@ -7,10 +7,10 @@ Nothing here imports torch, so `lamm-cl list` and `show` answer at once.
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -28,7 +28,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from lamm_cl import yaml_facts
-from lamm_cl.errors import UserError, did_you_mean
+from lamm_cl.errors import UserError, did_you_mean, shown
 
 # A name becomes a folder in results/, so it holds nothing a file system could read as a path.
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9+._-]*$", max_length=100)]
@@ -174,7 +174,7 @@ class Piece(Facts):
                 expected = "a text without braces"
             if expected:
                 raise PydanticCustomError("option", "{key}: expected {expected}, got {got}",
-                                          {"key": key, "expected": expected, "got": _shown(option)})  # fmt: skip
+                                          {"key": key, "expected": expected, "got": shown(option)})  # fmt: skip
         return self
 
     @model_serializer
@@ -265,7 +265,7 @@ def difference(old: Any, new: Any, path: str = "") -> str:
             if found:
                 return found
         return ""
-    return "" if old == new else f"{path}: {_shown(old)}, now {_shown(new)}"
+    return "" if old == new else f"{path}: {shown(old)}, now {shown(new)}"
 
 
 # --- finding and reading files ----------------------------------------------------------------------------------------
@@ -317,7 +317,7 @@ def card_for(scenario: Scenario, method: str, label: str = "") -> Card:
     if base is None:
         return _validated(Card, {"key": method} | partial, where)
     if not isinstance(base, str) or base not in card_names():
-        raise UserError(f"{where or 'methods'}: no method card {_shown(base)}{did_you_mean(base, card_names())}")
+        raise UserError(f"{where or 'methods'}: no method card {shown(base)}{did_you_mean(base, card_names())}")
     card = _shipped_card(base)
     if extends:
         card = card.model_copy(update={field: Card.model_fields[field].default for field in OWN})
@@ -362,7 +362,7 @@ def _load_card(key_or_path: str | Path, below: tuple[Path, ...]) -> Card:
     base = data.pop("extends", None)
     if base is not None:
         if not isinstance(base, str):
-            raise UserError(f"{label}: extends: expected the name of a card, got {_shown(base)}")
+            raise UserError(f"{label}: extends: expected the name of a card, got {shown(base)}")
         beside = path.parent / base
         parent = _load_card(beside if base.endswith(".yaml") else base, (*below, path))
         data = _merge(parent.model_dump(mode="json", exclude=set(OWN)), data)
@@ -409,7 +409,7 @@ def _find(kind: str, name_or_path: str | Path, what: str) -> tuple[Path, str]:
         return _shipped(kind) / f"{name_or_path}.yaml", f"{kind}/{name_or_path}.yaml"
     if text.endswith((".yaml", ".yml")) or "/" in text:
         return Path(name_or_path), text
-    raise UserError(f"no {what} {_shown(text)}{did_you_mean(text, _names(kind))} (a path ends in .yaml)")
+    raise UserError(f"no {what} {shown(text)}{did_you_mean(text, _names(kind))} (a path ends in .yaml)")
 
 
 def _read(path: Path, label: str) -> dict[str, Any]:
@@ -463,14 +463,14 @@ def _explained(model: type[Facts], data: Any, error: dict[str, Any]) -> str:
     if kind in ("extra_forbidden", "missing"):
         *path, key = path
         fields = _fields(model, path)
-        said = f"no field {_shown(key)}{did_you_mean(key, fields)}" if kind != "missing" else f"'{key}' is missing"
+        said = f"no field {shown(key)}{did_you_mean(key, fields)}" if kind != "missing" else f"'{key}' is missing"
     elif kind == "string_pattern_mismatch":
         name = "a name of letters, digits and + . _ - (it becomes a folder)"
         rule = {"use": "file.Class, as in coop.CoOp", "datasets": "a name or a path"}.get(_section(path), name)
-        said = f"expected {rule}, got {_shown(value)}"
+        said = f"expected {rule}, got {shown(value)}"
     elif kind in _EXPECTED:
         near = did_you_mean(value, re.findall(r"'([^']+)'", ctx["expected"])) if kind == "literal_error" else ""
-        said = f"expected {_EXPECTED[kind](ctx)}, got {_shown(value)}{near}"
+        said = f"expected {_EXPECTED[kind](ctx)}, got {shown(value)}{near}"
     else:
         said = error["msg"]
     return ": ".join(filter(None, [".".join(map(str, path)), said]))
@@ -497,11 +497,13 @@ def _fields(model: type[Facts], path: list[int | str]) -> list[str]:
     """The field names of the model that lies at a path below `model`."""
     for step in path:
         field = model.model_fields.get(str(step))
-        inner = re.findall(r"\b(Backbone|OrderSeed|Warmup|Training|Piece)\b", str(field.annotation)) if field else []
-        model = globals()[inner[0]] if inner else model
+        model = next(_facts_in(field.annotation), model) if field else model
     return [name for name in model.model_fields if name != "key"]
 
 
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _facts_in(annotation: Any) -> Iterator[type[Facts]]:
+    """The models that an annotation names, however deep in unions and lists."""
+    if isinstance(annotation, type) and issubclass(annotation, Facts):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _facts_in(part)

@@ -13,3 +13,9 @@ def did_you_mean(word: object, choices: Iterable[object]) -> str:
     spelling = {str(choice).lower(): str(choice) for choice in choices}
     near = get_close_matches(str(word).lower(), spelling, n=1)
     return f"; did you mean '{spelling[near[0]]}'?" if near else ""
+
+
+def shown(value: object) -> str:
+    """A value as an error tells it: in one line of at most 60 characters."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -9,7 +9,7 @@ import torch
 
 from . import backbones
 from .clip import FrozenCLIP
-from .model import find
+from .config import Card
 from .sweep import Run
 
 BACKWARD = 2  # a backward pass costs two forward passes
@@ -45,8 +45,11 @@ class Speed:
     D: int
 
 
-def work(runs: Iterable[Run], sizes: dict[str, Sizes]) -> Work:
-    """Of all the runs.  Runs of a dataset share the features of its test images, those of a seed also its training's."""
+def work(runs: Iterable[Run], sizes: dict[str, Sizes], context_of: Callable[[Card], type]) -> Work:
+    """Of all the runs; context_of: the class of a card's context, which says what it needs.
+
+    Runs of a dataset share the features of its test images, those of a seed also its training's.
+    """
     bank: dict[tuple, int] = {}
     prompted = prompts = 0
     for run in runs:
@@ -54,7 +57,7 @@ def work(runs: Iterable[Run], sizes: dict[str, Sizes]) -> Work:
         n = size.train if run.shots == "full" else min(size.train, run.shots * size.classes)
         counts = classes_of(run.scenario.experiences, size.classes)
         epochs = training.epochs if training else 0
-        context = find(run.card.context.use, run.card.key)
+        context = context_of(run.card)
         if context.prompts_images:
             prompted += n * epochs * (1 + BACKWARD) + size.test * (len(counts) + 1)
         else:

@@ -155,20 +155,21 @@ class Record:
             matrix.flags.writeable = False
         return matrices
 
-    def write(self, folder: Path) -> Path:
-        """Write folder/record.json in one step; the same record gives the same bytes."""
-        parts = asdict(self)
-        counts = ",\n  ".join(_json(count) for count in parts["counts"])
-        lines = [f'"format": {FORMAT}']
-        lines += [f'"{n}": [\n  {counts}]' if n == "counts" else f'"{n}": {_json(part)}' for n, part in parts.items()]
-        lines += [f'"sha256": "{_seal({"format": FORMAT, **parts})}"']
-        path = folder / "record.json"
-        write_atomic(path, "{" + ",\n ".join(lines) + "}\n")
-        return path
-
     def __str__(self) -> str:
         run = self.run
         return f"{run.scenario}: {run.dataset}/{run.method}/shots{run.shots}-seed{run.seed}"
+
+
+def write_record(record: Record, folder: Path) -> Path:
+    """Write folder/record.json in one step; the same record gives the same bytes."""
+    parts = asdict(record)
+    counts = ",\n  ".join(_json(count) for count in parts["counts"])
+    lines = [f'"format": {FORMAT}']
+    lines += [f'"{n}": [\n  {counts}]' if n == "counts" else f'"{n}": {_json(part)}' for n, part in parts.items()]
+    lines += [f'"sha256": "{_seal({"format": FORMAT, **parts})}"']
+    path = folder / "record.json"
+    write_atomic(path, "{" + ",\n ".join(lines) + "}\n")
+    return path
 
 
 def read_record(path: Path) -> Record:

@@ -239,7 +239,7 @@ def _outcome(run: Run, settings: Settings, tell: Callable[[Event], None]) -> Eve
 
 
 def _train(run: Run, settings: Settings, lock: locks.Lock, tell: Callable[[Event], None]) -> None:
-    from lamm_cl import train  # imports torch and Avalanche, which planning and listing do without
+    from lamm_cl.train import run as train  # imports torch and Avalanche, which planning and listing do without
 
     def progress(at: Any) -> None:
         lock.check()
@@ -248,7 +248,7 @@ def _train(run: Run, settings: Settings, lock: locks.Lock, tell: Callable[[Event
     for name in ("state/state.safetensors", "learned.safetensors", "record.json"):
         remove_leftovers(run.folder / name)
     with _one_thread():
-        train.run(
+        train(
             run,
             data_root=settings.data_root,
             cache=settings.cache,

@@ -339,7 +339,7 @@ def run(run: Run, *, data_root: Path | None, cache: Path, device: str, progress:
         measured=measured(watch, device, epochs * sum(map(len, parts.train)) + (T + 1) * len(dataset.test)),
         files={"learned.safetensors": hashlib.sha256(learned).hexdigest()},
     )
-    record.write(run.folder)
+    records.write_record(record, run.folder)
     shutil.rmtree(run.folder / "state", ignore_errors=True)
     return record
 

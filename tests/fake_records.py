@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lamm_cl.records import BackboneFacts, Count, DatasetFacts, Measured, ModelFacts, Record, RunFacts
+from lamm_cl.records import BackboneFacts, Count, DatasetFacts, Measured, ModelFacts, Record, RunFacts, write_record
 
 CARD_NAMES = {"zero-shot": "Zero-shot CLIP", "coop": "CoOp", "maple": "MaPLe", "lamm": "LAMM"}
 
@@ -54,5 +54,5 @@ def write(results: Path, records: list[Record]) -> Path:
     """The results folder that a run would have left."""
     for i, one in enumerate(records):
         run = one.run
-        one.write(results / "runs" / f"dataset{i}" / "method" / f"shots{run.shots}-seed{run.seed}")
+        write_record(one, results / "runs" / f"dataset{i}" / "method" / f"shots{run.shots}-seed{run.seed}")
     return results

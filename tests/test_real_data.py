@@ -178,7 +178,7 @@ def test_the_work_of_a_sweep_by_hand(tmp_path):
     })  # fmt: skip
     runs = plan(measured, tmp_path)
 
-    work = estimate.work(runs, {"DTD": estimate.Sizes(classes=5, train=100, test=50)})
+    work = estimate.work(runs, {"DTD": estimate.Sizes(classes=5, train=100, test=50)}, lambda card: find(card.context.use, card.key))
 
     images = 5 * 4  # 4 shots
     assert work.encoded == 50 + 2 * images + 2 * 3 * images  # test; two seeds; the augmented ones anew in each epoch

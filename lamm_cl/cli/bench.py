@@ -11,15 +11,15 @@ GROUPS = ("text", "steps", "growth", "images", "experiences", "memory", "runs")
 
 def add(commands: argparse._SubParsersAction) -> None:
     text = "Measure the fast paths against the released amount of work, in one process, interleaved; minutes at ViT-B/16."
-    bench = commands.add_parser("bench", help="measure speed and memory as ratios", description=text)
-    bench.add_argument("--backbone", default="ViT-B-16-quickgelu", metavar="ARCH", help="open_clip architecture, random weights")
+    parser = commands.add_parser("bench", help="measure speed and memory as ratios", description=text)
+    parser.add_argument("--backbone", default="ViT-B-16-quickgelu", metavar="ARCH", help="open_clip architecture, random weights")
     number = {"type": arguments.positive, "metavar": "N"}
-    bench.add_argument("--classes", **number, default=50, help="classes of the training steps (default 50)")
-    bench.add_argument("--repeats", **number, default=2, help="turns; the least time counts (default 2)")
-    arguments.add_device(bench)
-    bench.add_argument("--only", action="append", choices=GROUPS, help="measure this group; give it again for several")
-    bench.add_argument("--json", type=Path, metavar="FILE", help="also write {name, value, unit, ratio, target, met} entries")
-    bench.set_defaults(command=_bench)
+    parser.add_argument("--classes", **number, default=50, help="classes of the training steps (default 50)")
+    parser.add_argument("--repeats", **number, default=2, help="turns; the least time counts (default 2)")
+    arguments.add_device(parser)
+    parser.add_argument("--only", action="append", choices=GROUPS, help="measure this group; give it again for several")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write {name, value, unit, ratio, target, met} entries")
+    parser.set_defaults(command=_bench)
 
 
 def _bench(args: argparse.Namespace) -> int:

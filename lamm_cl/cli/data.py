@@ -11,16 +11,16 @@ from lamm_cl.errors import UserError
 
 def add(commands: argparse._SubParsersAction) -> None:
     text = "list, check or download datasets"
-    data = commands.add_parser("data", help=text, description=f"{text.capitalize()}.")
-    verbs = data.add_subparsers(metavar="list|check|fetch", required=True)
-    listing = verbs.add_parser("list", help="what there is, and where it is expected")
-    check = verbs.add_parser("check", help="what is there, what is missing, which images cannot be read, what to do")
-    check.add_argument("name", nargs="*", metavar="NAME", help="a dataset, or a path (default: all of the data root)")
-    check.add_argument("--jobs", type=arguments.positive, default=1, metavar="N", help="processes (default: 1)")
-    arguments.add_cache(check, of="listings")
-    fetch = verbs.add_parser("fetch", help="download and unpack a dataset, where its licence allows it")
-    fetch.add_argument("name", metavar="NAME", help="a dataset")
-    for verb, command in ((listing, _list), (check, _check), (fetch, _fetch)):
+    parser = commands.add_parser("data", help=text, description=f"{text.capitalize()}.")
+    verbs = parser.add_subparsers(metavar="list|check|fetch", required=True)
+    lists = verbs.add_parser("list", help="what there is, and where it is expected")
+    checks = verbs.add_parser("check", help="what is there, what is missing, which images cannot be read, what to do")
+    checks.add_argument("name", nargs="*", metavar="NAME", help="a dataset, or a path (default: all of the data root)")
+    checks.add_argument("--jobs", type=arguments.positive, default=1, metavar="N", help="processes (default: 1)")
+    arguments.add_cache(checks, of="listings")
+    fetches = verbs.add_parser("fetch", help="download and unpack a dataset, where its licence allows it")
+    fetches.add_argument("name", metavar="NAME", help="a dataset")
+    for verb, command in ((lists, _list), (checks, _check), (fetches, _fetch)):
         arguments.add_data_root(verb)
         verb.set_defaults(command=command)
 

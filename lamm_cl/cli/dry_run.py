@@ -31,28 +31,29 @@ def _print_estimate(todo: "list[Run]", args: argparse.Namespace) -> None:
     """Images, time and disk, from a speed measured now on random weights of the scenario's architecture."""
     from lamm_cl import estimate, sweep
     from lamm_cl.config import HUB
+    from lamm_cl.model import find
 
     scenario = todo[0].scenario
     sizes = {name: _sizes(name, scenario.train_on, args) for name in dict.fromkeys(run.dataset for run in todo)}
-    work = estimate.work(todo, sizes)
-    say(f"images to encode: {work.encoded:,} once for all methods; {work.prompted:,} passes of images with prompts")
+    needed = estimate.work(todo, sizes, lambda card: find(card.context.use, card.key))
+    say(f"images to encode: {needed.encoded:,} once for all methods; {needed.prompted:,} passes of images with prompts")
     backbone = scenario.backbone
     if backbone.architecture.startswith(HUB):
         say("no estimate of time: the architecture is in the repository")
         return
     device = sweep.device(args.device)
-    speed = estimate.speed(backbone.architecture, backbone.precision, device)
+    measured = estimate.speed(backbone.architecture, backbone.precision, device)
     say(
         f"measured here ({device}, one thread, {backbone.architecture} with random weights, {backbone.precision}): "
-        f"{speed.images:.1f} images/s, {speed.prompts:.1f} prompts/s forward and backward"
+        f"{measured.images:.1f} images/s, {measured.prompts:.1f} prompts/s forward and backward"
     )
-    parts = [duration(seconds) for seconds in work.seconds(speed)]
+    parts = [duration(seconds) for seconds in needed.seconds(measured)]
     say(
-        f"time in one process: about {duration(sum(work.seconds(speed)))} (encoding images {parts[0]}, images with "
+        f"time in one process: about {duration(sum(needed.seconds(measured)))} (encoding images {parts[0]}, images with "
         f"prompts {parts[1]}, learning text prompts {parts[2]}); reading images and testing come on top"
     )
     stored = {"fp32": 4, "fp16": 2}[backbone.features]
-    say(f"disk: about {work.encoded * speed.D * stored / 1e9:.2f} GB of features in {arguments.cache(args) / 'features'}")
+    say(f"disk: about {needed.encoded * measured.D * stored / 1e9:.2f} GB of features in {arguments.cache(args) / 'features'}")
 
 
 def _sizes(name: str, train_on: str | None, args: argparse.Namespace) -> "Sizes":

@@ -126,15 +126,15 @@ def _print_tables(shown: Sequence, form: str) -> None:
 
 
 def _add_report(commands: argparse._SubParsersAction) -> None:
-    report = commands.add_parser(
+    parser = commands.add_parser(
         "report",
         help="write one HTML page about results",
         description="Write one HTML file with tables, curves, definitions and provenance, which asks no network for "
         "anything. Needs: pip install 'lamm-cl[report]'.",
     )
-    _add_results(report)
-    report.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: RESULTS/report.html")
-    report.set_defaults(command=_report)
+    _add_results(parser)
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: RESULTS/report.html")
+    parser.set_defaults(command=_report)
 
 
 def _report(args: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ def run(run, *, progress, logs=(), **settings):
 
     from lamm_cl.config import content_hash
     from lamm_cl.errors import UserError
+    from lamm_cl.records import write_record
 
     progress(SimpleNamespace(experience=1, experiences=2, epoch=1, epochs=4, stage="train"))
     if run.seed == CRASH:
@@ -38,7 +39,7 @@ def run(run, *, progress, logs=(), **settings):
     scenario = run.scenario.model_dump(mode="json") | {"hash": content_hash(run.scenario)}
     card = run.card.model_dump(mode="json") | {"hash": content_hash(run.card)}
     facts = made.run.__class__(run.scenario.name, run.scenario.version, run.dataset, run.method, run.shots, run.seed)
-    made.__class__(**vars(made) | {"run": facts, "scenario": scenario, "card": card}).write(run.folder)
+    write_record(made.__class__(**vars(made) | {"run": facts, "scenario": scenario, "card": card}), run.folder)
 
 
 class OneThread(ModuleType):
