@@ -1,5 +1,5 @@
 import sys
 
-from lamm_cl.cli import main
+from lamm_cl.cli.main import main
 
 sys.exit(main())

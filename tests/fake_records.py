@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lamm_cl.records import BackboneFacts, Count, DatasetFacts, Measured, ModelFacts, Record, RunFacts, write_record
+from lamm_cl.results.file import write_record
+from lamm_cl.results.record import BackboneFacts, Count, DatasetFacts, Measured, ModelFacts, Record, RunFacts
 
 CARD_NAMES = {"zero-shot": "Zero-shot CLIP", "coop": "CoOp", "maple": "MaPLe", "lamm": "LAMM"}
 

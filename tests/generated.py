@@ -10,7 +10,7 @@ import numpy as np
 import open_clip
 import torch
 
-from lamm_cl.clip import FrozenCLIP, hash_of
+from lamm_cl.towers.clip import FrozenCLIP, hash_of
 
 TINY = {"embed_dim": 16, "image": 16, "patch": 8, "text_layers": 3, "text_width": 32, "vision_layers": 3, "vision_width": 24,
         "text_heads": 2, "vision_heads": 2, "context_length": 77, "vocab_size": 49408, "activation": "QuickGELU"}  # fmt: skip

@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lamm_cl.records import read_record
+from lamm_cl.results.file import read_record
 
 TOP = Path(__file__).resolve().parent.parent
 MODES = {"one process": (1, 1), "--jobs 2": (1, 2), "two processes": (2, 1)}  # -> processes, jobs of each

@@ -15,10 +15,17 @@ import torch
 import toy
 from safetensors.torch import save_file
 
-from lamm_cl import backbones, registry, train
-from lamm_cl.config import Backbone, card_for
+from lamm_cl.config.cards import card_for
+from lamm_cl.config.schema import Backbone
 from lamm_cl.errors import UserError
-from lamm_cl.sweep import Run
+from lamm_cl.sweeping.plan import Run
+from lamm_cl.towers import architectures, backbones
+from lamm_cl.towers import weights as files
+from lamm_cl.towers.backbones import compare, frozen, towers
+from lamm_cl.towers.clip import hash_of
+from lamm_cl.towers.weights import HUB_WEIGHTS, OPENAI_FACTS, of_tag, openai_checksums, read
+from lamm_cl.training import run as train
+from lamm_cl.training.run import backbone_on
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 4}
 VIT = {"image_size": 64, "patch_size": 16, "width": 48, "layers": 4, "head_width": 24}
@@ -42,7 +49,7 @@ def registered(tmp_path_factory):
 
 def weights(architecture: str) -> dict[str, torch.Tensor]:
     torch.manual_seed(1)
-    return backbones.towers(architecture, backbones.registered(architecture)).state_dict()
+    return towers(architecture, backbones.registered(architecture)).state_dict()
 
 
 def checkpoint(path: Path, architecture: str, **extra) -> Path:
@@ -65,11 +72,11 @@ def refusal(architecture: str, file: object) -> str:
 
 def run(tmp_path, monkeypatch, method: str, **backbone):
     monkeypatch.setattr(train, "dataset_in", lambda name, data_root, cache: toy.dataset())
-    train.backbone_on.cache_clear()
+    backbone_on.cache_clear()
     measured = toy.scenario(backbone=backbone)
     one = Run(measured, "toy", method, card_for(measured, method), 4, 1, tmp_path / method)
     record = train.run(one, data_root=None, cache=tmp_path / "cache", device="cpu", progress=lambda at: None)
-    train.backbone_on.cache_clear()
+    backbone_on.cache_clear()
     return record
 
 
@@ -83,7 +90,7 @@ def test_vits_and_resnets_learn_from_a_file_of_weights(tmp_path, monkeypatch, ar
 
     record = run(tmp_path, monkeypatch, method, architecture=architecture, weights=str(file))
 
-    assert record.backbone.hash == backbones.hash_of(weights(architecture))
+    assert record.backbone.hash == hash_of(weights(architecture))
     assert (record.backbone.activation, record.backbone.precision) == ("GELU", "fp32")
     assert all(count.correct is not None for count in record.counts if count.label_space == "own")
 
@@ -104,11 +111,11 @@ def test_one_set_of_weights_is_the_same_in_every_format(tmp_path):
 
     hashes = {load("small-ViT-16", tmp_path / name).weights_hash for name in ("a.safetensors", "b.pt", "c.pt")}
 
-    assert hashes == {backbones.hash_of(tensors)}
+    assert hashes == {hash_of(tensors)}
 
 
 def test_a_checkpoint_of_openai_needs_an_architecture_with_quickgelu(tmp_path):
-    facts = {name: torch.tensor(64) for name in backbones.OPENAI_FACTS}
+    facts = {name: torch.tensor(64) for name in OPENAI_FACTS}
     half = {name: tensor.half() for name, tensor in weights("small-ViT-16").items()}  # as published
     torch.save(half | facts, tmp_path / "openai.pt")
 
@@ -144,12 +151,12 @@ def test_a_torchscript_archive_is_opened_only_if_it_is_one_of_openais(tmp_path, 
     torch.jit.script(Published()).save(str(path))
 
     assert "a TorchScript program, and none of OpenAI's" in refusal("small-ViT-16", path)
-    monkeypatch.setattr(backbones, "openai_checksums", lambda: {backbones.hashlib.sha256(path.read_bytes()).hexdigest()})
-    assert backbones.read(path).keys() == {"logit_scale"}
+    monkeypatch.setattr(files, "openai_checksums", lambda: {files.hashlib.sha256(path.read_bytes()).hexdigest()})
+    assert read(path).keys() == {"logit_scale"}
 
 
 def test_the_checksums_of_openais_files_are_known():
-    sums = backbones.openai_checksums()
+    sums = openai_checksums()
 
     assert len(sums) == 9 and all(len(each) == 64 and int(each, 16) for each in sums)
 
@@ -239,10 +246,10 @@ def test_a_backbone_that_cannot_be_used_is_told_in_one_line(architecture, named,
 def test_towers_that_pool_in_their_own_way_are_refused(tmp_path):
     config = backbones.registered("small-ViT-16")
     config["vision_cfg"] |= {"pool_type": "avg"}
-    model = backbones.towers("averaging", config)
+    model = towers("averaging", config)
 
     with pytest.raises(UserError, match="the image tower of 'averaging' is built in a way that prompts do not fit"):
-        backbones.compare(backbones.frozen(model, config, {}, ""), "averaging")
+        compare(frozen(model, config, {}, ""), "averaging")
 
 
 @pytest.fixture
@@ -250,16 +257,16 @@ def offline(monkeypatch, tmp_path):
     def unreachable(*_, **__):
         raise urllib.error.URLError("no route to host")
 
-    monkeypatch.setattr(backbones.urllib.request, "urlopen", unreachable)
-    monkeypatch.setattr(backbones, "URL_CACHE", tmp_path / "clip")
-    monkeypatch.setattr(backbones.huggingface_hub, "try_to_load_from_cache", lambda repository, name: None)
+    monkeypatch.setattr(files.urllib.request, "urlopen", unreachable)
+    monkeypatch.setattr(files, "URL_CACHE", tmp_path / "clip")
+    monkeypatch.setattr(files.huggingface_hub, "try_to_load_from_cache", lambda repository, name: None)
 
 
 def test_without_network_and_cache_one_line_names_the_tag_the_cache_and_the_way(offline):
     line = refusal("ViT-B-16", "openai")
 
     assert (
-        "'openai' of ViT-B-16" in line and backbones.hub.HF_HUB_CACHE in line and "cannot be reached (no route to host)" in line
+        "'openai' of ViT-B-16" in line and files.hub.HF_HUB_CACHE in line and "cannot be reached (no route to host)" in line
     )
     assert "/ViT-B-16.pt into " in line and "ARCHITECTURE:path/to/file" in line
 
@@ -273,16 +280,16 @@ def test_a_file_in_the_cache_of_addresses_is_taken_without_a_network(offline, tm
     file = tmp_path / "clip" / "ViT-B-16.pt"
     file.touch()
 
-    assert backbones.of_tag("ViT-B-16", "openai", open_clip.get_pretrained_cfg("ViT-B-16", "openai")) == file
+    assert of_tag("ViT-B-16", "openai", open_clip.get_pretrained_cfg("ViT-B-16", "openai")) == file
 
 
 def test_a_repository_in_the_cache_brings_configuration_preprocessing_and_weights(tmp_path, monkeypatch):
     model = {"embed_dim": 16, "text_cfg": TEXT} | SMALL["small-ViT-16-quickgelu"]
     facts = {"model_cfg": model, "preprocess_cfg": {"mean": [0.5, 0.5, 0.5]}}
     (tmp_path / "open_clip_config.json").write_text(json.dumps(facts))
-    checkpoint(tmp_path / backbones.HUB_WEIGHTS[0], "small-ViT-16").rename(tmp_path / "open_clip_model.safetensors")
+    checkpoint(tmp_path / HUB_WEIGHTS[0], "small-ViT-16").rename(tmp_path / "open_clip_model.safetensors")
     there = {path.name: str(path) for path in tmp_path.iterdir()}
-    monkeypatch.setattr(backbones.huggingface_hub, "try_to_load_from_cache", lambda repository, name: there.get(name))
+    monkeypatch.setattr(files.huggingface_hub, "try_to_load_from_cache", lambda repository, name: there.get(name))
 
     clip = load("hf-hub:somebody/small", "hub")
 
@@ -309,7 +316,7 @@ def test_a_lower_precision_is_in_the_record_and_the_features_are_nearly_the_same
 
 
 def test_the_listed_architectures_and_tags_are_those_of_open_clip():
-    listed = {each.name: each for each in registry.architectures()}
+    listed = {each.name: each for each in architectures.architectures()}
     drivable = []
     for name in open_clip.list_models():
         if name.startswith(("small-", "lamm-")):

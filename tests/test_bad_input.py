@@ -21,10 +21,15 @@ from generated import tiny_clip
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lamm_cl import cli, config, data, stream, sweep, train
+from lamm_cl.cli import main
+from lamm_cl.config.cards import card_names, load_card, resolve
+from lamm_cl.data import catalogue
 from lamm_cl.errors import UserError
-from lamm_cl.model import build
-from lamm_cl.records import write_records_csv
+from lamm_cl.learner.build import build
+from lamm_cl.results.csv import write_records_csv
+from lamm_cl.sweeping import execute
+from lamm_cl.training import run as train
+from lamm_cl.training import stream
 
 CASES = int(os.environ.get("LAMM_CL_CASES", 80))
 cases = settings(max_examples=CASES, deadline=None, derandomize=CASES == 80, suppress_health_check=list(HealthCheck))
@@ -103,7 +108,7 @@ def damaged(draw, text: str) -> bytes:
 def place(tmp_path_factory):
     """A folder to work in; runs stop where training would begin."""
     folder = tmp_path_factory.mktemp("rubbish")
-    digits = data.load("digits", None, folder / "cache")
+    digits = catalogue.load("digits", None, folder / "cache")
 
     def prepare(run, **_):
         parts = stream.split(run.scenario, digits, run.shots, run.seed)
@@ -111,10 +116,10 @@ def place(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train, "run", prepare)
-        patch.setattr(sweep, "_publish", lambda run: None)  # there is no record
-        patch.setattr(cli.run, "_derive", lambda *_: 0)
-        patch.setattr(cli.dry_run, "_print_estimate", lambda *_: None)
-        patch.setattr(data, "load", lambda *_: digits)
+        patch.setattr(execute, "publish", lambda run: None)  # there is no record
+        patch.setattr(main.run, "_derive", lambda *_: 0)
+        patch.setattr(main.dry_run, "_print_estimate", lambda *_: None)
+        patch.setattr(catalogue, "load", lambda *_: digits)
         yield folder
 
 
@@ -122,7 +127,7 @@ def called(*words: object) -> tuple[int, str]:
     """-> exit status, what was said on stderr. Any exception is a failure of the test."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        status = cli.main([str(word) for word in words])
+        status = main.main([str(word) for word in words])
     return status, err.getvalue()
 
 
@@ -179,9 +184,9 @@ def test_a_scenario_file_of_damaged_bytes_is_run_or_told_in_one_line(place, cont
 
 OPTIONS = {  # of every piece once
     (piece.use, option): (key, part, option)
-    for key in config.card_names()
+    for key in card_names()
     for part in ("context", "labels", "loss")
-    if (piece := getattr(config.load_card(key), part))
+    if (piece := getattr(load_card(key), part))
     for option in piece.options
 }
 
@@ -190,11 +195,11 @@ OPTIONS = {  # of every piece once
 def test_no_value_of_an_option_is_a_defect_of_ours(key, part, option):
     """Each either makes a model or is told in one line."""
     depth = {"context": {"depth": 3}} if key.startswith(("maple", "comma")) else {}
-    card = config.resolve(config.load_card(key), depth)
+    card = resolve(load_card(key), depth)
     lists = [[], {}, [1e9], ["a"], ["{}"], ["{x}"], ["{0}"], ["{} }"]]
     for value in [*WHOLE, *WORDS, *lists, -1e300, 1e308, "{", "%s\x00", "x" * 10_000, None, True]:
         try:
-            changed = config.resolve(card, {part: {option: value}})
+            changed = resolve(card, {part: {option: value}})
             build(changed, tiny_clip(), list(toy.CLASSES), [range(0, 4), range(4, 7)], shots=4)
         except UserError as error:
             assert str(error).isprintable()

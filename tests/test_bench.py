@@ -8,10 +8,11 @@ import torch
 import toy
 from generated import TINY, frozen_clip, images
 
-from lamm_cl import bench, cli
-from lamm_cl.config import card_names, load_card, resolve
-from lamm_cl.model import build
-from lamm_cl.released import Plain, as_released
+from lamm_cl.bench import workloads
+from lamm_cl.bench.yardstick import Plain, as_released
+from lamm_cl.cli import main
+from lamm_cl.config.cards import card_names, load_card, resolve
+from lamm_cl.learner.build import build
 
 LONGEST = "the context limit"
 NAMES = {
@@ -91,11 +92,11 @@ def test_the_yardstick_keeps_nothing_and_takes_nothing_but_images():
 
 def test_bench_prints_a_table_and_writes_an_entry_for_every_target(tmp_path, capsys, monkeypatch):
     """On the embedded CLIP, where it takes seconds: what it measures is told in docs/speed.md."""
-    monkeypatch.setattr(bench, "COUNTS", (2, 3))
-    monkeypatch.setattr(bench, "METHODS", ("zero-shot", "lamm"))
-    monkeypatch.setattr(bench, "EXPERIENCES", 4)
+    monkeypatch.setattr(workloads, "COUNTS", (2, 3))
+    monkeypatch.setattr(workloads, "METHODS", ("zero-shot", "lamm"))
+    monkeypatch.setattr(workloads, "EXPERIENCES", 4)
     path = tmp_path / "speed.json"
-    status = cli.main(["bench", "--backbone", "lamm-cl-mini", "--classes", "4", "--repeats", "1", "--json", str(path)])
+    status = main.main(["bench", "--backbone", "lamm-cl-mini", "--classes", "4", "--repeats", "1", "--json", str(path)])
 
     found = {entry["name"]: entry for entry in json.loads(path.read_text())}
     assert status == 0

@@ -5,16 +5,16 @@ from functools import lru_cache
 
 import pytest
 
-from lamm_cl import backbones
-from lamm_cl.config import card_names, load_card, load_scenario, scenario_names
-from lamm_cl.model import build, find
+from lamm_cl.config.cards import card_names, load_card, load_scenario, scenario_names
+from lamm_cl.learner.build import build, find
+from lamm_cl.towers.backbones import with_random_weights
 
 NAMES = ["cat", "golden retriever", "forget-me-not"]
 
 
 @lru_cache
 def vit_b_16():
-    return backbones.with_random_weights("ViT-B-16-quickgelu")
+    return with_random_weights("ViT-B-16-quickgelu")
 
 
 @pytest.mark.parametrize("key", card_names())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lamm_cl import config
+from lamm_cl.config.cards import card_names, load_card, scenario_names
 
 STANDIN = Path(__file__).parent / "standin"
 CRASH, MISTAKE, FOREVER = 66, 77, 99  # seeds, see the stand-in
@@ -75,8 +75,8 @@ def test_what_only_informs_imports_nothing_heavy(words):
 def test_the_lists_name_everything_that_is_shipped(lamm_cl):
     methods, scenarios = lamm_cl("list", "methods").stdout, lamm_cl("list", "scenarios").stdout
 
-    assert all(f" {key} " in methods for key in config.card_names())
-    assert all(f" {name} " in scenarios for name in config.scenario_names())
+    assert all(f" {key} " in methods for key in card_names())
+    assert all(f" {name} " in scenarios for name in scenario_names())
     assert "species" in lamm_cl("list", "datasets").stdout
     assert "lamm-cl-mini" in lamm_cl("list", "backbones").stdout
 
@@ -95,7 +95,7 @@ def test_a_reader_that_went_away_is_no_success_and_no_traceback(environment, tmp
 def test_show_prints_settings_sources_departures_and_published_numbers(lamm_cl):
     shown = lamm_cl("show", "lamm").stdout
 
-    card = config.load_card("lamm")
+    card = load_card("lamm")
     assert "50 epochs, batch 32, sgd lr 0.002" in shown and "logit: 0.05" in shown
     assert all(text in shown for text in (*card.provenance.values(), *card.departures))
     assert "84.14" in shown and "Table 2" in shown

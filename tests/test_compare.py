@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from fake_records import record, write
 
-from lamm_cl import cli, report
-from lamm_cl.compare import compare, interval
+from lamm_cl.cli import main
 from lamm_cl.errors import UserError
+from lamm_cl.reports.compare import compare, interval
+from lamm_cl.reports.renderers import RENDERERS, to_markdown
 
 OTHER_HALVES = {"classes": ("x", "y", "z"), "order": (0, 1, 2), "experiences": (2, 1), "test_per_class": (50, 50, 100)}
 OWN = [[5, 5], [90, 50], [70, 80]]
@@ -66,7 +67,7 @@ def test_one_seed_has_a_difference_but_no_interval(tmp_path):
 
     assert numbers(found, "last, joint", "lamm", "a")[0] == 5
     assert np.isnan(numbers(found, "last, joint", "lamm", "a")[1:3]).all()
-    assert "(1/3 seeds)" in report.to_markdown(found.tables)
+    assert "(1/3 seeds)" in to_markdown(found.tables)
 
 
 def test_only_seeds_that_both_have_finished_are_paired(tmp_path):
@@ -127,7 +128,7 @@ def test_folders_that_were_not_tested_alike_are_refused_by_the_field(tmp_path, c
 def test_a_comparison_can_be_written_in_every_format(tmp_path):
     found = compare([results(tmp_path, {("=<b>&_", "coop"): [50] * 3, ("=<b>&_", "lamm"): [60] * 3})])
 
-    for render in report.RENDERERS.values():
+    for render in RENDERERS.values():
         assert "difference" in render(found.tables)
 
 
@@ -135,7 +136,7 @@ def test_the_command_tells_what_changed_first_and_then_the_table(tmp_path, capsy
     old = results(tmp_path / "old", {("a", "coop"): [50] * 3}, order="dataset")
     new = results(tmp_path / "new", {("a", "coop"): [60] * 3}, order="reversed")
 
-    assert cli.main(["compare", str(old), str(new)]) == 0
+    assert main.main(["compare", str(old), str(new)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == ["changed:", "scenario: order: dataset, now reversed"]
     assert any("last, joint" in line and "5.00" in line for line in lines)

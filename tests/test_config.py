@@ -9,11 +9,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lamm_cl import config
+from lamm_cl.config.cards import card_for, card_names, load_card, load_scenario, resolve, scenario_names
+from lamm_cl.config.identity import content_hash, difference, identity
 from lamm_cl.errors import UserError
+from lamm_cl.files import PACKAGE
 
-SCENARIO = yaml.safe_load(Path(config.__file__).parents[1].joinpath("scenarios/demo.yaml").read_text())
-CARD = yaml.safe_load(Path(config.__file__).parents[1].joinpath("baselines/lamm.yaml").read_text())
+SCENARIO = yaml.safe_load(PACKAGE.parent.joinpath("scenarios/demo.yaml").read_text())
+CARD = yaml.safe_load(PACKAGE.parent.joinpath("baselines/lamm.yaml").read_text())
 
 
 def scenario_with(tmp_path: Path, **changes) -> Path:
@@ -41,19 +43,19 @@ def told(load, *args) -> str:
 
 
 def test_every_shipped_scenario_and_card_loads_under_its_file_name():
-    assert {"demo", "species-5", "demo-reversed", "demo-seen"} <= set(config.scenario_names())
-    assert [config.load_scenario(name).name for name in config.scenario_names()] == config.scenario_names()
-    assert [config.load_card(key).key for key in config.card_names()] == config.card_names()
+    assert {"demo", "species-5", "demo-reversed", "demo-seen"} <= set(scenario_names())
+    assert [load_scenario(name).name for name in scenario_names()] == scenario_names()
+    assert [load_card(key).key for key in card_names()] == card_names()
 
 
 def test_the_eight_methods_of_the_papers_have_a_card():
     eight = {"zero-shot", "coop", "cocoop", "maple", "comma", "lamm", "coop+lamm", "maple+lamm"}
-    assert eight <= set(config.card_names())
+    assert eight <= set(card_names())
 
 
-@pytest.mark.parametrize("key", config.card_names())
+@pytest.mark.parametrize("key", card_names())
 def test_every_part_of_a_card_has_a_source(key):
-    card = config.load_card(key)
+    card = load_card(key)
     sources = " ".join(card.provenance)
     parts = {"context": True, "labels": card.labels.options, "loss": card.loss, "training": card.training}
     for part, is_there in parts.items():
@@ -62,7 +64,7 @@ def test_every_part_of_a_card_has_a_source(key):
 
 def test_published_numbers_of_the_cards_average_to_what_their_table_says():
     for key in ("zero-shot", "coop", "maple", "lamm"):
-        table = config.load_card(key).published["table2_class_incremental"]
+        table = load_card(key).published["table2_class_incremental"]
         for part in ("set1", "set2"):
             assert sum(table[part]) / len(table["columns"]) == pytest.approx(table["average"][part], abs=0.0101)
         drop = table["average"]["set1"] - table["average"]["set1_after_set1"]
@@ -70,19 +72,19 @@ def test_published_numbers_of_the_cards_average_to_what_their_table_says():
 
 
 def test_the_demo_follows_the_papers_but_for_augmentation_and_depth():
-    demo = config.load_scenario("demo")
+    demo = load_scenario("demo")
     for method in demo.methods[1:]:
-        used, published = config.card_for(demo, method), config.load_card(method)
+        used, published = card_for(demo, method), load_card(method)
         assert used.training == published.training.model_copy(update={"augmentation": "none"})
         assert {**used.context.options, "depth": 0} == {**published.context.options, "depth": 0}
         assert (used.labels, used.loss) == (published.labels, published.loss)
 
 
 def test_a_dumped_scenario_loads_again_as_the_same(tmp_path):
-    demo = config.load_scenario("demo")
+    demo = load_scenario("demo")
     (tmp_path / "again.yaml").write_text(yaml.safe_dump(demo.model_dump(mode="json")))
 
-    assert config.load_scenario(tmp_path / "again.yaml") == demo
+    assert load_scenario(tmp_path / "again.yaml") == demo
 
 
 # --- forms -----------------------------------------------------------------------------------------------------------
@@ -90,14 +92,14 @@ def test_a_dumped_scenario_loads_again_as_the_same(tmp_path):
 
 def test_shots_may_be_a_number_full_or_a_list(tmp_path):
     def load(shots):
-        return config.load_scenario(scenario_with(tmp_path, shots=shots)).shots
+        return load_scenario(scenario_with(tmp_path, shots=shots)).shots
 
     assert (load(16), load("full"), load([1, 2, "full"])) == ((16,), ("full",), (1, 2, "full"))
 
 
 def test_experiences_may_be_halves_a_number_or_class_counts(tmp_path):
     def load(experiences):
-        return config.load_scenario(scenario_with(tmp_path, experiences=experiences)).experiences
+        return load_scenario(scenario_with(tmp_path, experiences=experiences)).experiences
 
     assert (load("halves"), load(5), load([4, 3])) == ("halves", 5, (4, 3))
 
@@ -108,7 +110,7 @@ def test_5e_4_is_a_number_and_no_is_a_text(tmp_path):
     assert "5e-4" in text and "\n- no\n" in text
     path.write_text(text)
 
-    card = config.load_card(path)
+    card = load_card(path)
 
     assert card.training.weight_decay == 0.0005
     assert card.departures == ("no",)
@@ -121,7 +123,7 @@ def test_a_misspelt_key_is_told_with_file_key_path_and_nearest_spelling(tmp_path
     training = {**CARD["training"], "epoch": 5}
     path = card_with(tmp_path, training={key: value for key, value in training.items() if key != "epochs"})
 
-    assert told(config.load_card, path) == f"{path}: training: no field 'epoch'; did you mean 'epochs'?"
+    assert told(load_card, path) == f"{path}: training: no field 'epoch'; did you mean 'epochs'?"
 
 
 @pytest.mark.parametrize(
@@ -164,7 +166,7 @@ def test_a_misspelt_key_is_told_with_file_key_path_and_nearest_spelling(tmp_path
 def test_a_mistake_in_a_scenario_is_told_in_one_line(tmp_path, changes, message):
     path = scenario_with(tmp_path, **changes)
 
-    line = told(config.load_scenario, path)
+    line = told(load_scenario, path)
 
     assert line.startswith(f"{path}: ") and message in line
 
@@ -185,7 +187,7 @@ def test_a_mistake_in_a_scenario_is_told_in_one_line(tmp_path, changes, message)
 def test_a_mistake_in_a_card_is_told_in_one_line(tmp_path, field, value, message):
     path = card_with(tmp_path, training={**CARD["training"], field: value})
 
-    assert told(config.load_card, path) == f"{path}: {message}"
+    assert told(load_card, path) == f"{path}: {message}"
 
 
 @pytest.mark.parametrize(
@@ -209,7 +211,7 @@ def test_a_mistake_in_a_card_is_told_in_one_line(tmp_path, field, value, message
         (b"name: " + b"9" * 5000, "name: expected at most"),
     ],
 )
-@pytest.mark.parametrize("load", [config.load_scenario, config.load_card])
+@pytest.mark.parametrize("load", [load_scenario, load_card])
 def test_a_file_that_is_no_plain_yaml_is_told_in_one_line(tmp_path, load, content, message):
     path = tmp_path / "mine.yaml"
     path.write_bytes(content)
@@ -223,13 +225,13 @@ def test_a_missing_file_a_folder_and_an_unknown_name_are_told_with_the_nearest_s
     path = scenario_with(tmp_path)
     (tmp_path / "folder.yaml").mkdir()
 
-    assert told(config.load_scenario, tmp_path / "mien.yaml").endswith(
+    assert told(load_scenario, tmp_path / "mien.yaml").endswith(
         "No such file or directory; did you mean 'mine.yaml'?"
     )
-    assert told(config.load_scenario, tmp_path / "folder.yaml").endswith("is a folder; expected a YAML file")
-    assert told(config.load_scenario, "dmo") == "no scenario 'dmo'; did you mean 'demo'? (a path ends in .yaml)"
-    assert told(config.load_card, "lam") == "no method card 'lam'; did you mean 'lamm'? (a path ends in .yaml)"
-    assert config.load_scenario(path).name == "demo"
+    assert told(load_scenario, tmp_path / "folder.yaml").endswith("is a folder; expected a YAML file")
+    assert told(load_scenario, "dmo") == "no scenario 'dmo'; did you mean 'demo'? (a path ends in .yaml)"
+    assert told(load_card, "lam") == "no method card 'lam'; did you mean 'lamm'? (a path ends in .yaml)"
+    assert load_scenario(path).name == "demo"
 
 
 FACTS = st.recursive(
@@ -242,7 +244,7 @@ FACTS = st.recursive(
 @settings(max_examples=150, deadline=None)
 @given(data=st.data(), kind=st.sampled_from(["scenario", "card"]), value=FACTS)
 def test_whatever_stands_in_a_file_it_loads_or_is_told_in_one_line(tmp_path_factory, data, kind, value):
-    content, load = (SCENARIO, config.load_scenario) if kind == "scenario" else (CARD, config.load_card)
+    content, load = (SCENARIO, load_scenario) if kind == "scenario" else (CARD, load_card)
     spoilt = json.loads(json.dumps(content))
     place = spoilt
     while True:
@@ -264,9 +266,9 @@ def test_whatever_stands_in_a_file_it_loads_or_is_told_in_one_line(tmp_path_fact
 
 
 def test_an_override_changes_what_it_names_and_nothing_else():
-    card = config.load_card("maple")
+    card = load_card("maple")
 
-    changed = config.resolve(card, {"context": {"depth": 3}, "training": {"warmup": None}})
+    changed = resolve(card, {"context": {"depth": 3}, "training": {"warmup": None}})
 
     assert changed.context.options == {**card.context.options, "depth": 3}
     assert changed.training == card.training.model_copy(update={"warmup": None})
@@ -274,7 +276,7 @@ def test_an_override_changes_what_it_names_and_nothing_else():
 
 
 def test_a_piece_of_another_class_is_replaced_as_a_whole():
-    card = config.resolve(config.load_card("lamm"), {"labels": {"use": "lamm.InPhrase"}})
+    card = resolve(load_card("lamm"), {"labels": {"use": "lamm.InPhrase"}})
 
     assert card.labels.options == {}
 
@@ -283,7 +285,7 @@ def test_a_card_may_extend_another_without_its_published_numbers(tmp_path):
     path = tmp_path / "longer.yaml"
     path.write_text("extends: lamm\nname: LAMM, 100 epochs\ntraining: {epochs: 100}\n")
 
-    card, lamm = config.load_card(path), config.load_card("lamm")
+    card, lamm = load_card(path), load_card("lamm")
 
     assert (card.key, card.training.epochs, card.training.lr) == ("longer", 100, lamm.training.lr)
     assert (card.published, card.departures) == ({}, ())
@@ -294,28 +296,28 @@ def test_a_card_that_extends_itself_is_told(tmp_path):
     (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
     (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
 
-    assert told(config.load_card, tmp_path / "a.yaml").endswith("extends: the card extends itself")
+    assert told(load_card, tmp_path / "a.yaml").endswith("extends: the card extends itself")
 
 
 def test_a_scenario_names_variants_by_the_card_they_extend(tmp_path):
     overrides = {"ce": {"extends": "lamm", "name": "CE", "loss": None}}
-    scenario = config.load_scenario(scenario_with(tmp_path, methods=["ce", "lamm"], overrides=overrides))
+    scenario = load_scenario(scenario_with(tmp_path, methods=["ce", "lamm"], overrides=overrides))
 
-    card = config.card_for(scenario, "ce")
+    card = card_for(scenario, "ce")
 
     assert (card.key, card.name, card.loss) == ("ce", "CE", None)
-    assert card.training == config.load_card("lamm").training
+    assert card.training == load_card("lamm").training
 
 
 def test_a_scenario_with_a_card_of_ones_own_means_the_same_wherever_it_is_read(tmp_path):
     (tmp_path / "own.yaml").write_text("extends: coop\nname: Own\ntraining: {epochs: 7}\n")
     path = scenario_with(tmp_path, methods=["own"], overrides={"own": {"extends": "own.yaml"}})
-    scenario = config.load_scenario(path)
+    scenario = load_scenario(path)
     (tmp_path / "elsewhere").mkdir()
     moved = tmp_path / "elsewhere" / "scenario.yaml"
     moved.write_text(yaml.safe_dump(scenario.model_dump(mode="json")))
 
-    card = config.card_for(config.load_scenario(moved), "own")
+    card = card_for(load_scenario(moved), "own")
 
     assert (card.name, card.training.epochs) == ("Own", 7)
 
@@ -325,7 +327,7 @@ def test_a_scenario_with_a_card_of_ones_own_means_the_same_wherever_it_is_read(t
 
 def test_a_scenario_may_grow_without_a_new_hash_but_not_change_its_protocol(tmp_path):
     def hash_with(**changes):
-        return config.content_hash(config.load_scenario(scenario_with(tmp_path, **changes)))
+        return content_hash(load_scenario(scenario_with(tmp_path, **changes)))
 
     before = hash_with()
 
@@ -336,14 +338,14 @@ def test_a_scenario_may_grow_without_a_new_hash_but_not_change_its_protocol(tmp_
 
 
 def test_the_hash_of_a_card_follows_what_is_run_and_not_what_is_said_about_it():
-    card = config.load_card("lamm")
+    card = load_card("lamm")
 
-    assert config.content_hash(config.resolve(card, {"name": "X", "published": {}})) == config.content_hash(card)
-    assert config.content_hash(config.resolve(card, {"loss": {"logit": 0.1}})) != config.content_hash(card)
+    assert content_hash(resolve(card, {"name": "X", "published": {}})) == content_hash(card)
+    assert content_hash(resolve(card, {"loss": {"logit": 0.1}})) != content_hash(card)
 
 
 def test_a_difference_is_named_by_its_first_key():
-    demo = config.identity(config.load_scenario("demo"))
+    demo = identity(load_scenario("demo"))
 
-    assert config.difference(demo, demo) == ""
-    assert config.difference(demo, {**demo, "experiences": 5}) == "experiences: 'halves', now 5"
+    assert difference(demo, demo) == ""
+    assert difference(demo, {**demo, "experiences": 5}) == "experiences: 'halves', now 5"

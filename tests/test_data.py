@@ -17,9 +17,9 @@ import pytest
 from layouts import picture, text, write
 from PIL import Image
 
-from lamm_cl import data
-from lamm_cl.data import folders
+from lamm_cl.data import catalogue, check, fetch, fewshot, folders
 from lamm_cl.data.fetch import ARCHIVES, Archive, download, extract
+from lamm_cl.data.images import open_image
 from lamm_cl.errors import UserError
 from lamm_cl.mini.worlds import NAMES
 
@@ -62,12 +62,12 @@ def dassl_labels(name, position, part):
 def test_the_few_shot_choice_is_dassls_image_by_image_and_in_its_order(name, shots, seed):
     train_labels, val_labels = dassl_labels(name, 0, "train"), dassl_labels(name, 1, "val")
 
-    train, val = data.few_shot_pair(train_labels, val_labels, shots, seed)
+    train, val = fewshot.few_shot_pair(train_labels, val_labels, shots, seed)
 
     reference = f"{name}/fewshot/shots{shots}_seed{seed}"
     assert train.tolist() == DASSL[f"{reference}/train"].tolist()
     assert val.tolist() == DASSL[f"{reference}/val"].tolist()
-    assert data.few_shot(train_labels, shots, seed).tolist() == train.tolist()
+    assert fewshot.few_shot(train_labels, shots, seed).tolist() == train.tolist()
     assert train.dtype == np.int64
 
 
@@ -79,7 +79,7 @@ def test_the_halves_of_a_few_shot_choice_are_those_of_the_base_and_new_classes(n
     first = math.ceil(n / 2)
     classes = range(first) if half == "base" else range(first, n)
 
-    chosen = data.few_shot(labels, 4, 1)
+    chosen = fewshot.few_shot(labels, 4, 1)
     of_half = chosen[np.isin(labels[chosen], classes)]
 
     assert of_half.tolist() == DASSL[f"{name}/fewshot_then_{half}/train"].tolist()
@@ -89,16 +89,16 @@ def test_the_halves_of_a_few_shot_choice_are_those_of_the_base_and_new_classes(n
 
 
 def test_without_shots_every_image_is_taken_in_order():
-    assert data.few_shot([2, 0, 1, 0], None, 1).tolist() == [0, 1, 2, 3]
+    assert fewshot.few_shot([2, 0, 1, 0], None, 1).tolist() == [0, 1, 2, 3]
 
 
 def test_a_class_with_fewer_images_than_shots_is_taken_whole_and_leaves_the_others_choice_alone():
     small_first = [7, 7] + [3] * 9
 
-    chosen = data.few_shot(small_first, 4, seed=1)
+    chosen = fewshot.few_shot(small_first, 4, seed=1)
 
     assert chosen[:2].tolist() == [0, 1]
-    assert (chosen[2:] - 2).tolist() == data.few_shot([3] * 9, 4, seed=1).tolist()
+    assert (chosen[2:] - 2).tolist() == fewshot.few_shot([3] * 9, 4, seed=1).tolist()
 
 
 # Images
@@ -122,7 +122,7 @@ def test_an_image_of_any_mode_opens_as_rgb(mode, suffix, colour, seen, tmp_path)
     path = tmp_path / f"image.{suffix}"
     Image.new(mode, (4, 3), colour).save(path)
 
-    image = data.open_image(path)
+    image = open_image(path)
 
     assert image.mode == "RGB" and image.size == (4, 3)
     assert image.getpixel((1, 1)) == seen
@@ -131,7 +131,7 @@ def test_an_image_of_any_mode_opens_as_rgb(mode, suffix, colour, seen, tmp_path)
 def test_a_palette_image_opens_with_its_colours(tmp_path):
     Image.new("RGB", (4, 3), (250, 5, 5)).quantize(4).save(tmp_path / "image.gif", transparency=0)
 
-    assert data.open_image(tmp_path / "image.gif").getpixel((0, 0)) == (250, 5, 5)
+    assert open_image(tmp_path / "image.gif").getpixel((0, 0)) == (250, 5, 5)
 
 
 def test_exif_rotation_is_ignored_as_in_coops_pipeline(tmp_path):
@@ -139,13 +139,13 @@ def test_exif_rotation_is_ignored_as_in_coops_pipeline(tmp_path):
     exif[0x0112] = 6  # rotate by a quarter
     Image.new("RGB", (8, 4)).save(tmp_path / "image.jpg", exif=exif)
 
-    assert data.open_image(tmp_path / "image.jpg").size == (8, 4)
+    assert open_image(tmp_path / "image.jpg").size == (8, 4)
 
 
 def test_an_array_opens_as_the_image_it_is():
     array = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
 
-    assert np.array_equal(np.asarray(data.open_image(array)), array)
+    assert np.array_equal(np.asarray(open_image(array)), array)
 
 
 def broken(path, kind):
@@ -166,13 +166,13 @@ def broken(path, kind):
 def test_a_file_that_is_no_whole_image_is_refused_by_name(kind, suffix, tmp_path):
     path = broken(tmp_path / f"photo.{suffix}", kind)
 
-    assert str(path) in refusal(data.open_image, path)
+    assert str(path) in refusal(open_image, path)
 
 
 def test_an_eps_file_is_not_handed_to_an_interpreter(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "photo.eps")
 
-    assert "no image format" in refusal(data.open_image, tmp_path / "photo.eps")
+    assert "no image format" in refusal(open_image, tmp_path / "photo.eps")
 
 
 # One's own data
@@ -189,7 +189,7 @@ def own_folder(home, classes=("cat", "dog"), parts=("",), images=10):
 def test_a_folder_of_class_folders_is_split_70_to_30_in_sorted_order(tmp_path, cache):
     own_folder(tmp_path / "pets")
 
-    dataset = data.load(str(tmp_path / "pets"), None, cache)
+    dataset = catalogue.load(str(tmp_path / "pets"), None, cache)
 
     assert dataset.name == "pets" and dataset.classes == ("cat", "dog")
     assert relative(dataset.train) == [f"{name}/{i:03d}.png" for name in ("cat", "dog") for i in range(7)]
@@ -201,7 +201,7 @@ def test_a_folder_of_class_folders_is_split_70_to_30_in_sorted_order(tmp_path, c
 def test_a_folder_with_train_and_test_is_taken_as_it_is(tmp_path, cache):
     own_folder(tmp_path / "pets", parts=("train", "test"), images=2)
 
-    dataset = data.load(str(tmp_path / "pets"), None, cache)
+    dataset = catalogue.load(str(tmp_path / "pets"), None, cache)
 
     assert relative(dataset.train)[0] == "train/cat/000.png" and relative(dataset.test)[-1] == "test/dog/001.png"
     assert dataset.notes == ()
@@ -210,7 +210,7 @@ def test_a_folder_with_train_and_test_is_taken_as_it_is(tmp_path, cache):
 def test_own_data_is_found_by_name_under_the_data_root(tmp_path, cache):
     own_folder(tmp_path / "my_pets")
 
-    assert data.load("my_pets", tmp_path, cache).classes == ("cat", "dog")
+    assert catalogue.load("my_pets", tmp_path, cache).classes == ("cat", "dog")
 
 
 def test_hidden_files_are_ignored_and_other_files_noted(tmp_path, cache):
@@ -219,7 +219,7 @@ def test_hidden_files_are_ignored_and_other_files_noted(tmp_path, cache):
     text(home / "train" / "cat" / "notes.txt", "x")
     text(home / "train" / "README.txt", "x")
 
-    dataset = data.load(str(home), None, cache)
+    dataset = catalogue.load(str(home), None, cache)
 
     assert len(dataset.train) == 20
     assert [note[:7] for note in dataset.notes] == ["1 files"]
@@ -229,7 +229,7 @@ def test_unicode_and_very_long_class_names_are_kept(tmp_path, cache):
     names = ("кошка", "a very long name " * 12 + "end", "犬")
     own_folder(tmp_path / "pets", classes=names)
 
-    assert data.load(str(tmp_path / "pets"), None, cache).classes == tuple(sorted(names))
+    assert catalogue.load(str(tmp_path / "pets"), None, cache).classes == tuple(sorted(names))
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_classes_txt_names_the_class_folders_and_may_order_them(lines, classes, 
     home = own_folder(tmp_path / "pets")
     text(home / "classes.txt", *lines)
 
-    dataset = data.load(str(home), None, cache)
+    dataset = catalogue.load(str(home), None, cache)
 
     assert dataset.classes == classes
     assert relative(dataset.train)[0].startswith(f"{first}/") and dataset.train.labels[0] == 0
@@ -254,7 +254,7 @@ def test_a_classes_txt_of_another_length_is_refused(tmp_path, cache):
     home = own_folder(tmp_path / "pets")
     text(home / "classes.txt", "cat", "dog", "fish")
 
-    assert "classes.txt" in refusal(data.load, str(home), None, cache)
+    assert "classes.txt" in refusal(catalogue.load, str(home), None, cache)
 
 
 ROWS = [(f"img/{name}{i}.png", name) for name in ("dog", "cat") for i in range(3)]
@@ -278,7 +278,7 @@ def own_list(home, content, name="list.json"):
     ],
 )
 def test_a_list_of_path_and_class_is_split_70_to_30(file, content, tmp_path, cache):
-    dataset = data.load(own_list(tmp_path / "mine", content, file), None, cache)
+    dataset = catalogue.load(own_list(tmp_path / "mine", content, file), None, cache)
 
     assert dataset.classes == ("cat", "dog")
     assert relative(dataset.train) == ["img/cat0.png", "img/cat1.png", "img/dog0.png", "img/dog1.png"]
@@ -289,7 +289,7 @@ def test_a_list_of_path_and_class_is_split_70_to_30(file, content, tmp_path, cac
 def test_a_list_may_name_the_split_of_each_image(tmp_path, cache):
     content = "".join(f"{path},{name},{'test' if '0' in path else 'train'}\n" for path, name in ROWS)
 
-    dataset = data.load(own_list(tmp_path, content, "list.csv"), None, cache)
+    dataset = catalogue.load(own_list(tmp_path, content, "list.csv"), None, cache)
 
     assert relative(dataset.test) == ["img/dog0.png", "img/cat0.png"]
     assert len(dataset.train) == 4 and dataset.notes == ()
@@ -298,11 +298,11 @@ def test_a_list_may_name_the_split_of_each_image(tmp_path, cache):
 def test_numbers_in_a_list_are_lines_of_classes_txt(tmp_path, cache):
     content = json.dumps([[path, ["dog", "cat"].index(name)] for path, name in ROWS])
     path = own_list(tmp_path, content)
-    assert "classes.txt" in refusal(data.load, path, None, cache)
+    assert "classes.txt" in refusal(catalogue.load, path, None, cache)
 
     text(tmp_path / "classes.txt", "hound", "tabby cat")
 
-    assert data.load(path, None, cache).classes == ("hound", "tabby cat")
+    assert catalogue.load(path, None, cache).classes == ("hound", "tabby cat")
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_numbers_in_a_list_are_lines_of_classes_txt(tmp_path, cache):
 def test_a_bad_list_is_refused_by_name(rows, tmp_path, cache):
     path = own_list(tmp_path / "mine", json.dumps(rows))
 
-    assert path in refusal(data.load, path, None, cache)
+    assert path in refusal(catalogue.load, path, None, cache)
 
 
 @pytest.mark.parametrize(
@@ -338,14 +338,14 @@ def test_a_bad_list_is_refused_by_name(rows, tmp_path, cache):
 def test_a_folder_that_is_no_dataset_is_refused_with_the_reason(classes, parts, images, named, tmp_path, cache):
     own_folder(tmp_path / "mine", classes, parts, images)
 
-    assert named in refusal(data.load, str(tmp_path / "mine"), None, cache)
+    assert named in refusal(catalogue.load, str(tmp_path / "mine"), None, cache)
 
 
 def test_train_and_test_with_different_classes_are_refused(tmp_path, cache):
     own_folder(tmp_path / "mine", ("cat", "dog"), ("train",))
     own_folder(tmp_path / "mine", ("cat", "fish"), ("test",))
 
-    message = refusal(data.load, str(tmp_path / "mine"), None, cache)
+    message = refusal(catalogue.load, str(tmp_path / "mine"), None, cache)
 
     assert "'dog'" in message and "'fish'" in message
 
@@ -360,7 +360,7 @@ def test_train_and_test_with_different_classes_are_refused(tmp_path, cache):
     ],
 )
 def test_an_unknown_or_missing_dataset_is_told_with_what_to_write(name, part, cache):
-    assert part in refusal(data.load, name, None, cache)
+    assert part in refusal(catalogue.load, name, None, cache)
 
 
 # The catalogue, fingerprints and the cache
@@ -368,9 +368,9 @@ def test_an_unknown_or_missing_dataset_is_told_with_what_to_write(name, part, ca
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_embedded_worlds_load_as_the_catalogue_says(name, cache_of_session):
-    info = next(info for info in data.names() if info.name == name)
+    info = next(info for info in catalogue.names() if info.name == name)
 
-    dataset = data.load(name, None, cache_of_session)
+    dataset = catalogue.load(name, None, cache_of_session)
 
     assert info.embedded and dataset.template == "a photo of a {}."
     assert (len(dataset.classes), len(dataset.train), len(dataset.test)) == (info.classes, info.train, info.test)
@@ -404,7 +404,7 @@ def test_the_catalogue_is_listed_without_torch_pillow_or_scipy():
     ],
 )
 def test_records_keep_one_spelling_of_a_name(name, spelling):
-    assert data.canonical(name) == spelling
+    assert catalogue.canonical(name) == spelling
 
 
 def test_the_fingerprint_changes_with_names_labels_and_sizes_and_not_with_the_place(tmp_path, cache):
@@ -412,7 +412,7 @@ def test_the_fingerprint_changes_with_names_labels_and_sizes_and_not_with_the_pl
         own_folder(home)
         if change:
             change(home)
-        return data.load(str(home), None, cache).fingerprint
+        return catalogue.load(str(home), None, cache).fingerprint
 
     here = fingerprint(tmp_path / "a")
     assert fingerprint(tmp_path / "b") == here
@@ -425,26 +425,26 @@ def test_the_fingerprint_changes_with_names_labels_and_sizes_and_not_with_the_pl
 def test_a_large_folder_is_listed_once_until_it_changes(tmp_path, cache, monkeypatch):
     monkeypatch.setattr(folders, "WORTH_CACHING", 10)
     home = own_folder(tmp_path / "pets", parts=("train", "test"))
-    first = data.load(str(home), None, cache)
+    first = catalogue.load(str(home), None, cache)
     sized = []
     size = folders._size
     monkeypatch.setattr(folders, "_size", lambda entry: sized.append(entry) or size(entry))
 
-    again = data.load(str(home), None, cache)
+    again = catalogue.load(str(home), None, cache)
     assert sized == [] and again.fingerprint == first.fingerprint
 
     picture(home / "train" / "cat" / "new.png")
-    assert len(data.load(str(home), None, cache).train) == len(first.train) + 1
+    assert len(catalogue.load(str(home), None, cache).train) == len(first.train) + 1
 
 
 def test_a_damaged_listing_is_made_again(tmp_path, cache, monkeypatch):
     monkeypatch.setattr(folders, "WORTH_CACHING", 10)
     home = own_folder(tmp_path / "pets", parts=("train", "test"))
-    first = data.load(str(home), None, cache)
+    first = catalogue.load(str(home), None, cache)
     for kept in (cache / "listings").iterdir():
         kept.write_text("{")
 
-    assert data.load(str(home), None, cache).fingerprint == first.fingerprint
+    assert catalogue.load(str(home), None, cache).fingerprint == first.fingerprint
 
 
 # check
@@ -458,7 +458,7 @@ def test_check_names_the_unreadable_images_and_what_to_do(tmp_path, cache):
         broken(home / "images" / "Abyssinian_3.jpg", "empty"),
     ]
 
-    problems = [finding for finding in data.check(["oxfordpets"], tmp_path, cache) if finding.level == "problem"]
+    problems = [finding for finding in check.check(["oxfordpets"], tmp_path, cache) if finding.level == "problem"]
 
     assert [finding.text.partition(":")[0] for finding in problems] == [str(path) for path in bad]
     assert all(finding.dataset == "OxfordPets" and finding.fix for finding in problems)
@@ -468,7 +468,7 @@ def test_check_in_several_processes_finds_the_same(tmp_path, cache):
     home = write("OxfordPets", tmp_path)
     broken(home / "images" / "Abyssinian_2.jpg", "truncated")
 
-    assert data.check(["OxfordPets"], tmp_path, cache, jobs=2) == data.check(["OxfordPets"], tmp_path, cache)
+    assert check.check(["OxfordPets"], tmp_path, cache, jobs=2) == check.check(["OxfordPets"], tmp_path, cache)
 
 
 def test_check_does_not_blame_an_image_with_a_cameras_data_behind_its_end(tmp_path, cache):
@@ -477,13 +477,13 @@ def test_check_does_not_blame_an_image_with_a_cameras_data_behind_its_end(tmp_pa
     with open(home / "train" / "cat" / "photo.jpg", "ab") as file:
         file.write(b"maker's notes")
 
-    assert [finding.level for finding in data.check([str(home)], None, cache)] == ["ok"]
+    assert [finding.level for finding in check.check([str(home)], None, cache)] == ["ok"]
 
 
 def test_check_says_where_a_missing_dataset_and_a_missing_split_file_come_from(tmp_path, cache):
     write("DTD", tmp_path, split=False)
 
-    findings = data.check(["SUN397", "DTD"], tmp_path, cache)
+    findings = check.check(["SUN397", "DTD"], tmp_path, cache)
 
     assert (
         "\n" not in findings[0].fix
@@ -499,7 +499,7 @@ def test_check_reports_how_far_it_is(tmp_path, cache):
     own_folder(tmp_path / "pets", parts=("train", "test"), images=2)
     seen = []
 
-    data.check(["pets"], tmp_path, cache, progress=lambda *step: seen.append(step))
+    check.check(["pets"], tmp_path, cache, progress=lambda *step: seen.append(step))
 
     assert seen == [("pets", i, 8) for i in range(1, 9)]
 
@@ -570,14 +570,14 @@ def test_fetch_puts_the_checked_and_unpacked_folder_in_its_place(monkeypatch, se
     offer(monkeypatch, server, tar(**{"dtd/images/banded/a.jpg": b"A", "dtd/labels/x.txt": b"x"}), gives="dtd/images")
     text(tmp_path / "dtd" / "split_zhou_DescribableTextures.json", "kept")
 
-    placed = data.fetch("DTD", tmp_path)
+    placed = fetch.fetch("DTD", tmp_path)
 
     assert placed == [tmp_path / "dtd" / "images"]
     assert (tmp_path / "dtd" / "images" / "banded" / "a.jpg").read_bytes() == b"A"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dtd"]
     assert len(list((tmp_path / "dtd").iterdir())) == 2
 
-    assert data.fetch("DTD", tmp_path) == []  # and nothing is downloaded again
+    assert fetch.fetch("DTD", tmp_path) == []  # and nothing is downloaded again
     assert len(Server.asked) == 1
 
 
@@ -586,7 +586,7 @@ def test_fetch_unpacks_an_archive_within_an_archive(monkeypatch, server, tmp_pat
     outer = zipped({"toy/inner.tar.gz": inner})
     offer(monkeypatch, server, outer, gives="toy/images", inner="toy/inner.tar.gz")
 
-    data.fetch("DTD", tmp_path)
+    fetch.fetch("DTD", tmp_path)
 
     assert (tmp_path / "toy" / "images" / "a.jpg").read_bytes() == b"A"
 
@@ -607,7 +607,7 @@ def test_an_interrupted_download_goes_on_where_it_stopped(server, tmp_path):
 def test_a_download_with_another_checksum_is_refused_and_not_continued(monkeypatch, server, tmp_path):
     offer(monkeypatch, server, tar(**{"dtd/images/a.jpg": b"A"}), gives="dtd/images", checksum="0" * 32)
 
-    assert "MD5" in refusal(data.fetch, "DTD", tmp_path)
+    assert "MD5" in refusal(fetch.fetch, "DTD", tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -615,11 +615,11 @@ def test_a_server_that_says_no_is_told_with_its_answer(monkeypatch, server, tmp_
     offer(monkeypatch, server, b"", gives="dtd/images")
     Server.files = {}
 
-    assert "404" in refusal(data.fetch, "DTD", tmp_path)
+    assert "404" in refusal(fetch.fetch, "DTD", tmp_path)
 
 
 def test_what_may_not_be_fetched_is_refused_with_what_may(tmp_path):
-    assert "EuroSAT" in refusal(data.fetch, "ImageNet", tmp_path)
+    assert "EuroSAT" in refusal(fetch.fetch, "ImageNet", tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../outside", "/tmp/outside", "a/../../outside", "a\\..\\outside"])

@@ -10,8 +10,9 @@ import toy
 from generated import TINY, frozen_clip, images, tiny_clip
 from test_towers import CONTEXTS, model_of, plain
 
-from lamm_cl import bank, model
-from lamm_cl.features import Features, Pixels
+from lamm_cl.learner import model as learner
+from lamm_cl.training import bank
+from lamm_cl.training.features import Features, Pixels
 
 
 @pytest.fixture
@@ -95,7 +96,7 @@ def test_cocoop_is_evaluated_in_chunks_that_bound_memory(monkeypatch):
         asked = []
         run = one.run
         monkeypatch.setattr(one, "run", lambda part, classes: asked.append(len(part)) or run(part, classes))
-        monkeypatch.setattr(model, "PROMPTS", 3 * len(one.classes))
+        monkeypatch.setattr(learner, "PROMPTS", 3 * len(one.classes))
         torch.testing.assert_close(one(x), whole, atol=1e-4, rtol=0)
     assert asked == [3, 3, 1]
 
@@ -115,7 +116,7 @@ def test_the_shared_prefix_agrees_with_the_plain_tower_in_every_precision(contex
 
 def test_the_image_tower_computes_the_class_token_of_the_last_block_alone():
     """Equal to running every position to the end, with deep prompts in the last block too."""
-    from lamm_cl import transformer
+    from lamm_cl.towers import transformer
 
     blocks = tiny_clip().model.visual.transformer.resblocks
     x = torch.randn(2, 7, 24, generator=torch.Generator().manual_seed(3))

@@ -13,11 +13,12 @@ import pytest
 import torch
 from generated import clip_tensor, fill, frozen_clip, images
 
-from lamm_cl.config import Card, Training, Warmup
+from lamm_cl.config.schema import Card, Training, Warmup
 from lamm_cl.data.fewshot import few_shot, few_shot_pair
-from lamm_cl.model import PromptedCLIP, build
-from lamm_cl.stream import class_counts, members
-from lamm_cl.train import learning_rate, optimizer
+from lamm_cl.learner.build import build
+from lamm_cl.learner.model import PromptedCLIP
+from lamm_cl.training.optimizing import learning_rate, optimizer
+from lamm_cl.training.stream import class_counts, members
 
 COUNTED = {"cases": 0, "arrays": 0, "skipped": 0}
 CLOSENESS: dict[str, list[tuple[float, str, str]]] = {}  # method -> (share of the tolerance used, case, array)

@@ -10,7 +10,10 @@ from generated import tiny_clip
 from soak_kill import differences
 from test_bad_input import called
 
-from lamm_cl import cli, data, report, train
+from lamm_cl.cli import main
+from lamm_cl.data import catalogue
+from lamm_cl.reports.derived import write_tables
+from lamm_cl.training import run as train
 
 
 def mount(*words: object) -> bool:
@@ -36,8 +39,8 @@ def run(tmp_path, monkeypatch):
     """`lamm-cl run` of two toy runs -> exit status, what was said on stderr; tables without figures."""
     monkeypatch.setattr(train, "backbone_on", lambda backbone, device: tiny_clip())
     monkeypatch.setattr(train, "dataset_in", lambda name, data_root, cache: toy.dataset())
-    monkeypatch.setattr(data, "load", lambda *_: toy.dataset())
-    monkeypatch.setattr(cli.run, "_derive", lambda scenario, folder, *_: bool(report.write_tables(folder)) - 1)
+    monkeypatch.setattr(catalogue, "load", lambda *_: toy.dataset())
+    monkeypatch.setattr(main.run, "_derive", lambda scenario, folder, *_: bool(write_tables(folder)) - 1)
     facts = toy.scenario(datasets=["digits"], methods=["coop", "lamm"]).model_dump(mode="json")
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(facts))
     words = ["run", tmp_path / "toy.yaml", "--cache", tmp_path / "cache", "--device", "cpu", "--save-every", 0]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lamm_cl import locks
+from lamm_cl.sweeping import locks
 
 # Each of several processes enters the same folder again and again; `inside` is there while one of them is.
 CONTENDER = """

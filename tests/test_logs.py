@@ -13,8 +13,12 @@ import torch
 import toy
 from test_train import Killed
 
-from lamm_cl import logs, train
+from lamm_cl.config.schema import Training
 from lamm_cl.errors import UserError
+from lamm_cl.learner.model import PromptedCLIP
+from lamm_cl.training import keeper, logs, loop
+from lamm_cl.training.optimizing import learning_rate
+from lamm_cl.training.state import State
 
 EPOCHS = toy.SMALL["epochs"]
 ALL = ("csv", "tensorboard", "wandb")
@@ -77,20 +81,20 @@ def test_every_epoch_has_its_loss_terms_their_sum_and_the_learning_rate(tmp_path
     assert all(sorted(curves[name]) == [1, 2, 3, 4] for name in [*terms, "learning_rate"])
     for at, total in curves["loss/total"].items():
         assert total == pytest.approx(sum(curves[name][at] for name in terms))
-    training = train.Training(**toy.card_for(toy.scenario(), "lamm").training.model_dump())
-    assert list(curves["learning_rate"].values()) == [train.learning_rate(training, epoch) for epoch in (0, 1, 0, 1)]
+    training = Training(**toy.card_for(toy.scenario(), "lamm").training.model_dump())
+    assert list(curves["learning_rate"].values()) == [learning_rate(training, epoch) for epoch in (0, 1, 0, 1)]
 
 
 def test_a_loss_is_the_mean_over_the_images_of_the_epoch(tmp_path, monkeypatch):
     losses = []  # (experience, images, cross entropy) of every step
-    loss = train.PromptedCLIP.loss
+    loss = PromptedCLIP.loss
 
     def watched(model, x, targets):
         output, terms = loss(model, x, targets)
         losses.append((model.learned, len(targets), terms["cross_entropy"].item()))
         return output, terms
 
-    monkeypatch.setattr(train.PromptedCLIP, "loss", watched)
+    monkeypatch.setattr(PromptedCLIP, "loss", watched)
     toy.run(tmp_path, monkeypatch, "coop", logs=("csv",), shots=[5])  # 20 and 15 images in batches of 8: the last is smaller
 
     for experience, images in ((1, 20), (2, 15)):
@@ -209,7 +213,7 @@ def test_after_a_kill_the_curves_go_on_as_if_nothing_had_happened(tmp_path, monk
     """Killed after a state is saved, after an epoch whose state is not saved, and after an evaluation's rows are written."""
     toy.run(tmp_path, monkeypatch, "coop", folder="whole", logs=("csv", "tensorboard"))
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill(patch, logs.Curves if at == "after_eval" else train, at, moment)
+        kill(patch, {"after_eval": logs.Curves, "write_state": keeper, "learning_rate": loop}[at], at, moment)
         toy.run(tmp_path, patch, "coop", folder="cut", logs=("csv", "tensorboard"), save_every=0)
     with open(tmp_path / "cut/logs/training.csv", "a") as file:
         file.write("2,2,loss/to")  # a line that the kill cut
@@ -223,7 +227,7 @@ def test_after_a_kill_the_curves_go_on_as_if_nothing_had_happened(tmp_path, monk
 
 def test_an_interrupt_prints_no_traceback_of_wandbs(tmp_path, monkeypatch, capfd):
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill(patch, train, "write_state", 1)
+        kill(patch, keeper, "write_state", 1)
         toy.run(tmp_path, patch, "coop", logs=("wandb",), save_every=0)
 
     assert "Traceback" not in "".join(capfd.readouterr())
@@ -231,7 +235,7 @@ def test_an_interrupt_prints_no_traceback_of_wandbs(tmp_path, monkeypatch, capfd
 
 def test_after_a_kill_there_is_one_run_of_wandb_with_all_points_and_the_same_id(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill(patch, train, "write_state", 3)
+        kill(patch, keeper, "write_state", 3)
         toy.run(tmp_path, patch, "coop", logs=("wandb",), save_every=0)
     [before] = (tmp_path / "run/logs/wandb").glob("offline-run-*/*.wandb")
 
@@ -248,6 +252,6 @@ def test_rows_that_a_power_failure_spoiled_are_dropped(tmp_path):
     path = tmp_path / "training.csv"
     path.write_bytes(b"experience,epoch,name,value\n1,1,loss/total,0.5\n\x00\x00\x00\n1,2,loss/total\n1,2,loss/total,0.25\n")
 
-    rows = list(logs.rows_until(path, train.State(experience=0, epochs=2)))
+    rows = list(logs.rows_until(path, State(experience=0, epochs=2)))
 
     assert rows == [(1, 1, "loss/total", 0.5), (1, 2, "loss/total", 0.25)]

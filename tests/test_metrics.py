@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lamm_cl import metrics
+from lamm_cl.reports import metrics
 
 NAN = np.nan
 OWN = np.array(  # rows: 0 to 3 experiences learned; columns: tested on set 1, 2, 3

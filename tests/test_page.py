@@ -14,9 +14,15 @@ import pytest
 from browser import CHROMIUM, Browser
 from fake_records import record, with_card, write
 
-from lamm_cl import cli, page, report, tables
+from lamm_cl.cli import main
 from lamm_cl.errors import UserError
-from lamm_cl.records import Count, runs_in, write_records_csv
+from lamm_cl.reports import builders
+from lamm_cl.reports.builders import fitting
+from lamm_cl.reports.page import page
+from lamm_cl.reports.renderers import RENDERERS, to_html
+from lamm_cl.results.csv import write_records_csv
+from lamm_cl.results.record import Count
+from lamm_cl.results.runs import runs_in
 
 pytest.importorskip("plotly")
 pytest.importorskip("jinja2")
@@ -93,10 +99,10 @@ def test_every_table_that_fits_is_on_the_page_with_its_copies(tmp_path):
     text = page.page([tmp_path])
     copies = data_of(text)["copies"]
 
-    for kind, found in tables.fitting(runs_in(tmp_path)).items():
-        assert report.to_html(found) in text
+    for kind, found in fitting(runs_in(tmp_path)).items():
+        assert to_html(found) in text
         (name,) = (name for name in copies if name.rpartition("-")[0] == kind)
-        assert copies[name] == {form: report.RENDERERS[form](found) for form in ("csv", "md", "tex")}
+        assert copies[name] == {form: RENDERERS[form](found) for form in ("csv", "md", "tex")}
 
 
 def test_points_lost_by_a_class_are_its_accuracy_when_learned_minus_in_the_end(tmp_path):
@@ -171,7 +177,7 @@ def test_without_the_extra_the_user_is_told_what_to_install(tmp_path, monkeypatc
 def test_the_command_writes_the_page_beside_the_results_and_prints_its_path(tmp_path, capsys):
     folder = results(tmp_path / "demo")
 
-    assert cli.main(["report", str(folder)]) == 0
+    assert main.main(["report", str(folder)]) == 0
     assert capsys.readouterr().out == f"wrote {folder / 'report.html'}\n"
     assert (folder / "report.html").read_text() == page.page([folder])
 
@@ -305,8 +311,8 @@ def test_a_table_can_be_copied(opened, form):
     browser.run(f"document.querySelector('[data-copy={form}]').click()")
     browser.run("new Promise(done => setTimeout(done, 50))")
 
-    first = tables.tables([folder])[0]
-    assert browser.run("window.copied") == report.RENDERERS[form]([first])
+    first = builders.tables([folder])[0]
+    assert browser.run("window.copied") == RENDERERS[form]([first])
     assert "copied" in browser.run("document.querySelector('.copy [role=status]').textContent")
 
 

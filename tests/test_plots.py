@@ -10,9 +10,20 @@ import pytest
 from fake_records import record, write
 from PIL import Image
 
-from lamm_cl import plots
 from lamm_cl.errors import UserError
-from lamm_cl.records import ModelFacts, Unfit, runs_in
+from lamm_cl.reports import figures as figures_module
+from lamm_cl.reports.curves import curves_of
+from lamm_cl.reports.figures import (
+    FIGURES,
+    plot_class_drops,
+    plot_cost,
+    plot_few_shot,
+    plot_forgetting,
+    plot_incremental,
+    plot_matrix,
+)
+from lamm_cl.results.record import ModelFacts
+from lamm_cl.results.runs import Unfit, runs_in
 
 OWN = np.array([[50, 40], [90, 35], [70, 80]])
 
@@ -30,7 +41,7 @@ def results(folder, T=2, datasets=("rare",), methods=("coop", "lamm"), **options
 def figures(monkeypatch):
     """The matplotlib figures that would have been saved."""
     found = []
-    monkeypatch.setattr(plots, "_save", lambda figure, stem: found.append(figure))
+    monkeypatch.setattr(figures_module, "save_figure", lambda figure, stem: found.append(figure))
     return found
 
 
@@ -39,7 +50,7 @@ def panels(figure):
 
 
 def test_a_forgetting_curve_is_the_mean_over_seeds_after_0_to_T_experiences(tmp_path, figures):
-    plots.plot_forgetting([results(tmp_path / "demo")], tmp_path / "curves")
+    plot_forgetting([results(tmp_path / "demo")], tmp_path / "curves")
 
     set1, set2 = panels(figures[0])
     coop = set1.lines[0]
@@ -53,7 +64,7 @@ def test_a_forgetting_curve_is_the_mean_over_seeds_after_0_to_T_experiences(tmp_
 
 def test_figures_are_png_of_200_dpi_or_more_and_svg_and_the_same_bytes_when_drawn_again(tmp_path):
     folder = results(tmp_path / "demo")
-    for draw in (plots.plot_forgetting, plots.plot_incremental, plots.plot_matrix, plots.plot_few_shot, plots.plot_cost):
+    for draw in (plot_forgetting, plot_incremental, plot_matrix, plot_few_shot, plot_cost):
         first = [path.read_bytes() for path in draw([folder], tmp_path / "first")]
         second = draw([folder], tmp_path / "second")
 
@@ -64,9 +75,9 @@ def test_figures_are_png_of_200_dpi_or_more_and_svg_and_the_same_bytes_when_draw
 
 
 def test_many_experiences_share_two_rows_and_the_joint_label_space_has_no_row_of_single_points(tmp_path, figures):
-    plots.plot_forgetting([results(tmp_path / "long", T=50)], tmp_path / "long")
-    plots.plot_forgetting([tmp_path / "long"], tmp_path / "long_joint", "joint")
-    plots.plot_forgetting([results(tmp_path / "two")], tmp_path / "joint", "joint")
+    plot_forgetting([results(tmp_path / "long", T=50)], tmp_path / "long")
+    plot_forgetting([tmp_path / "long"], tmp_path / "long_joint", "joint")
+    plot_forgetting([results(tmp_path / "two")], tmp_path / "joint", "joint")
 
     for figure in figures:
         names = [axes.get_ylabel() for axes in panels(figure)]
@@ -74,7 +85,7 @@ def test_many_experiences_share_two_rows_and_the_joint_label_space_has_no_row_of
 
 
 def test_the_average_over_datasets_has_a_panel_of_its_own(tmp_path, figures):
-    plots.plot_forgetting([results(tmp_path / "demo", datasets=("a", "b"))], tmp_path / "curves")
+    plot_forgetting([results(tmp_path / "demo", datasets=("a", "b"))], tmp_path / "curves")
 
     assert [axes.get_title() for axes in panels(figures[0]) if axes.get_title()] == ["a", "b", "average"]
 
@@ -83,16 +94,16 @@ def test_a_method_keeps_its_colour_and_marker_whoever_is_beside_it(tmp_path):
     alone = runs_in(results(tmp_path / "alone", methods=("lamm",)))
     among = runs_in(results(tmp_path / "among", methods=("my-own", "lamm", "coop", "zero-shot")))
 
-    styles = {curve.method: (curve.colour, curve.marker, str(curve.dashes)) for curve in plots._curves(among)}
+    styles = {curve.method: (curve.colour, curve.marker, str(curve.dashes)) for curve in curves_of(among)}
 
-    assert [(c.colour, c.marker, str(c.dashes)) for c in plots._curves(alone)] == [styles["lamm"]]
+    assert [(c.colour, c.marker, str(c.dashes)) for c in curves_of(alone)] == [styles["lamm"]]
     assert len({colour for colour, *_ in styles.values()}) == len({marker for _, marker, _ in styles.values()}) == 4
 
 
 def test_results_folders_are_told_apart_by_dashes_and_named_in_the_legend(tmp_path, figures):
     folders = [results(tmp_path / "one", name="one"), results(tmp_path / "two", name="two")]
 
-    plots.plot_forgetting(folders, tmp_path / "both")
+    plot_forgetting(folders, tmp_path / "both")
 
     (legend,) = figures[0].legends
     lines = panels(figures[0])[0].lines
@@ -102,7 +113,7 @@ def test_results_folders_are_told_apart_by_dashes_and_named_in_the_legend(tmp_pa
 
 def test_the_legend_covers_no_panel(tmp_path, figures):
     methods = [f"method {i} {'with a long name ' * 4}" for i in range(9)]
-    plots.plot_forgetting([results(tmp_path / "demo", methods=methods, datasets="abcdefg")], tmp_path / "curves")
+    plot_forgetting([results(tmp_path / "demo", methods=methods, datasets="abcdefg")], tmp_path / "curves")
 
     figure = figures[0]
     figure.draw_without_rendering()
@@ -112,7 +123,7 @@ def test_the_legend_covers_no_panel(tmp_path, figures):
 
 
 def test_a_matrix_has_a_number_in_every_defined_cell(tmp_path, figures):
-    plots.plot_matrix([results(tmp_path / "demo")], tmp_path / "matrix", "joint")
+    plot_matrix([results(tmp_path / "demo")], tmp_path / "matrix", "joint")
 
     texts = [text.get_text() for text in panels(figures[0])[0].texts]
     assert texts == [f"{n:.1f}" for n in (np.mean([45, 46, 46]), np.mean([35, 36, 36]), np.mean([40, 41, 41]))]
@@ -121,7 +132,7 @@ def test_a_matrix_has_a_number_in_every_defined_cell(tmp_path, figures):
 def test_a_missing_run_is_a_hatched_matrix_and_leaves_the_others_whole(tmp_path, figures):
     runs = [record(OWN, dataset="a", method="coop"), record(OWN, dataset="b", method="lamm")]
 
-    plots.plot_matrix([write(tmp_path / "demo", runs)], tmp_path / "matrix")
+    plot_matrix([write(tmp_path / "demo", runs)], tmp_path / "matrix")
 
     coop_a, coop_b, lamm_a, lamm_b = panels(figures[0])[:4]
     assert [len(axes.texts) for axes in (coop_a, coop_b, lamm_a, lamm_b)] == [6, 0, 0, 6]
@@ -131,7 +142,7 @@ def test_a_missing_run_is_a_hatched_matrix_and_leaves_the_others_whole(tmp_path,
 def test_few_shot_curves_put_the_number_of_shots_on_the_axis(tmp_path, figures):
     folder = write(tmp_path / "demo", [record(OWN, shots=k, seed=s) for k in ("full", 4, 1) for s in (1, 2)])
 
-    plots.plot_few_shot([folder], tmp_path / "few")
+    plot_few_shot([folder], tmp_path / "few")
 
     (panel,) = panels(figures[0])
     assert [label.get_text() for label in panel.get_xticklabels()] == ["1", "4", "full"]
@@ -141,14 +152,14 @@ def test_few_shot_curves_put_the_number_of_shots_on_the_axis(tmp_path, figures):
 def test_a_method_run_with_few_shots_only_has_its_few_shot_curve(tmp_path, figures):
     folder = write(tmp_path / "demo", [record(OWN, shots=16), record(OWN, shots=1), record(OWN, method="lamm", shots=1)])
 
-    plots.plot_few_shot([folder], tmp_path / "few")
+    plot_few_shot([folder], tmp_path / "few")
 
     assert [len(line.get_xdata()) for line in panels(figures[0])[0].lines] == [2, 1]
 
 
 def test_numbers_of_shots_that_are_not_there_are_refused(tmp_path):
     with pytest.raises(UserError, match="no runs with 4 shots; there are 16"):
-        plots.plot_forgetting([results(tmp_path / "demo")], tmp_path / "curves", shots=4)
+        plot_forgetting([results(tmp_path / "demo")], tmp_path / "curves", shots=4)
 
 
 def test_names_of_any_kind_a_missing_run_and_one_experience_can_be_drawn(tmp_path):
@@ -156,13 +167,13 @@ def test_names_of_any_kind_a_missing_run_and_one_experience_can_be_drawn(tmp_pat
     one = record([[50], [80]], dataset=weird, method=weird)
     folder = write(tmp_path / "demo", [one, record([[50], [80]], dataset="b", method="coop")])
 
-    for draw in (plots.plot_forgetting, plots.plot_incremental, plots.plot_matrix, plots.plot_few_shot, plots.plot_cost):
+    for draw in (plot_forgetting, plot_incremental, plot_matrix, plot_few_shot, plot_cost):
         _, svg, _ = draw([folder], tmp_path / draw.__name__)
         assert ElementTree.parse(svg).getroot().tag.endswith("svg")
 
 
 def test_incremental_curves_show_the_joint_accuracy_on_all_classes_learned_so_far(tmp_path, figures):
-    plots.plot_incremental([results(tmp_path / "demo")], tmp_path / "learned")
+    plot_incremental([results(tmp_path / "demo")], tmp_path / "learned")
 
     (panel,) = panels(figures[0])
     assert panel.lines[0].get_xdata().tolist() == [1, 2]
@@ -183,7 +194,7 @@ def per_class(seed, learned, now, **options):
 def test_class_drops_are_the_points_lost_since_learned_most_on_top_mean_over_seeds(tmp_path, figures):
     runs = [per_class(1, (8, 9), (7, 3)), per_class(2, (8, 9), (8, 5)), per_class(1, (5, 5), (5, 5), method="lamm")]
 
-    plots.plot_class_drops([write(tmp_path / "demo", runs)], tmp_path / "drops")
+    plot_class_drops([write(tmp_path / "demo", runs)], tmp_path / "drops")
 
     (panel,) = panels(figures[0])
     assert [label.get_text() for label in panel.get_yticklabels()] == ["bee", "ant"]  # cat came last: it cannot lose
@@ -193,13 +204,13 @@ def test_class_drops_are_the_points_lost_since_learned_most_on_top_mean_over_see
 
 def test_class_drops_of_records_without_counts_per_class_are_refused(tmp_path):
     with pytest.raises(Unfit, match="class-drops: no counts per class"):
-        plots.plot_class_drops([results(tmp_path / "demo")], tmp_path / "drops")
+        plot_class_drops([results(tmp_path / "demo")], tmp_path / "drops")
 
 
 def test_accuracy_is_drawn_against_parameters_and_seconds_also_of_a_method_that_learns_nothing(tmp_path, figures):
     free = replace(record(OWN, method="zero-shot"), model=ModelFacts((0, 0), None))
 
-    plots.plot_cost([write(tmp_path / "demo", [free, record(OWN)])], tmp_path / "cost")
+    plot_cost([write(tmp_path / "demo", [free, record(OWN)])], tmp_path / "cost")
 
     parameters, seconds = panels(figures[0])
     assert [line.get_xdata().tolist() for line in parameters.lines if line.get_marker() != "None"] == [[0], [2048]]
@@ -212,7 +223,7 @@ def test_a_scenario_that_was_scored_in_one_label_space_only_is_drawn_in_that_one
         kept = tuple(count for count in one.counts if count.label_space == space)
         folder = write(tmp_path / space, [replace(one, counts=kept)])
         for kind in ("forgetting", "incremental", "matrix", "cost", "few-shot"):
-            draw, stem = plots.FIGURES[kind]
+            draw, stem = FIGURES[kind]
             draw([folder], tmp_path / stem)
 
     assert len(figures) == 10
@@ -221,7 +232,7 @@ def test_a_scenario_that_was_scored_in_one_label_space_only_is_drawn_in_that_one
 def test_drawing_leaves_matplotlib_s_settings_alone_and_pyplot_unused(tmp_path):
     before = dict(matplotlib.rcParams)
 
-    plots.plot_matrix([results(tmp_path / "demo")], tmp_path / "matrix")
+    plot_matrix([results(tmp_path / "demo")], tmp_path / "matrix")
 
     assert dict(matplotlib.rcParams) == before
-    assert "pyplot" not in Path(plots.__file__).read_text().replace("without pyplot", "")
+    assert "pyplot" not in Path(figures_module.__file__).read_text().replace("without pyplot", "")

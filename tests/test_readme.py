@@ -10,8 +10,9 @@ import yaml
 from generated import tiny_clip
 
 import lamm_cl.methods
-from lamm_cl.config import Card, load_scenario
-from lamm_cl.model import build
+from lamm_cl.config.cards import load_scenario
+from lamm_cl.config.schema import Card
+from lamm_cl.learner.build import build
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

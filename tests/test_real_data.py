@@ -6,13 +6,22 @@ import torch
 from generated import tiny_clip
 from layouts import EXPECTED, ORIGINALS, picture, write
 
-from lamm_cl import cli, data, estimate, features, train
-from lamm_cl.config import Scenario, card_for, load_scenario, scenario_names
-from lamm_cl.data.dataset import Files, Split
+from lamm_cl.bench import speed
+from lamm_cl.cli import main
+from lamm_cl.config.cards import card_for, load_scenario, scenario_names
+from lamm_cl.config.schema import Scenario
+from lamm_cl.data import catalogue
+from lamm_cl.data.dataset import Files, Split, learned_from
 from lamm_cl.errors import UserError
-from lamm_cl.features import Augmentation, Features, Pixels
-from lamm_cl.stream import class_counts, class_order
-from lamm_cl.sweep import Run, plan
+from lamm_cl.learner.build import find
+from lamm_cl.sweeping import estimate
+from lamm_cl.sweeping.estimate import Sizes, Speed
+from lamm_cl.sweeping.plan import Run, plan
+from lamm_cl.training import features
+from lamm_cl.training import run as train
+from lamm_cl.training.features import Augmentation, Features, Pixels
+from lamm_cl.training.run import dataset_in
+from lamm_cl.training.stream import class_counts, class_order
 
 TEST_ONLY = ("ImageNetV2", "ImageNet-Sketch", "ImageNet-A", "ImageNet-R")
 OVERRIDES = {"lamm": {"training": {"epochs": 2, "batch": 4, "augmentation": "none"}}}
@@ -28,7 +37,7 @@ def scenario(dataset: str, **changes) -> Scenario:
 def run(tmp_path, monkeypatch):
     """One run on the miniatures below tmp_path/data, with the tiny CLIP -> its record."""
     monkeypatch.setattr(train, "backbone_on", lambda backbone, device: tiny_clip())
-    train.dataset_in.cache_clear()
+    dataset_in.cache_clear()
 
     def call(measured: Scenario, method: str):
         dataset = measured.datasets[0]
@@ -95,9 +104,9 @@ def test_a_class_name_that_does_not_fit_into_the_text_tower_is_told_with_its_tok
 def test_a_part_of_the_classes_is_learned_from_their_training_images_by_name(tmp_path):
     for name in ("ImageNet", "ImageNet-A"):
         write(name, tmp_path)
-    whole, part = (data.load(name, tmp_path, tmp_path / "cache") for name in ("ImageNet", "ImageNet-A"))
+    whole, part = (catalogue.load(name, tmp_path, tmp_path / "cache") for name in ("ImageNet", "ImageNet-A"))
 
-    joined = data.learned_from(part, whole)
+    joined = learned_from(part, whole)
 
     assert joined.classes == part.classes == ("tench", "great white shark") and joined.test is part.test
     folders = [path.parent.name for path in joined.train.images]
@@ -108,9 +117,9 @@ def test_a_part_of_the_classes_is_learned_from_their_training_images_by_name(tmp
 def test_the_same_classes_share_the_training_features_of_their_source(tmp_path):
     for name in ("ImageNet", "ImageNetV2"):
         write(name, tmp_path)
-    whole, part = (data.load(name, tmp_path, tmp_path / "cache") for name in ("ImageNet", "ImageNetV2"))
+    whole, part = (catalogue.load(name, tmp_path, tmp_path / "cache") for name in ("ImageNet", "ImageNetV2"))
 
-    joined = data.learned_from(part, whole)
+    joined = learned_from(part, whole)
 
     assert joined.train is whole.train and joined.train_fingerprint == whole.fingerprint
 
@@ -118,10 +127,10 @@ def test_the_same_classes_share_the_training_features_of_their_source(tmp_path):
 def test_a_dataset_with_a_class_of_its_own_cannot_be_learned_from_another(tmp_path):
     for name in ("ImageNet", "DTD"):
         write(name, tmp_path)
-    whole, other = (data.load(name, tmp_path, tmp_path / "cache") for name in ("ImageNet", "DTD"))
+    whole, other = (catalogue.load(name, tmp_path, tmp_path / "cache") for name in ("ImageNet", "DTD"))
 
     with pytest.raises(UserError, match="DTD cannot be learned from ImageNet, which has no class 'banded'"):
-        data.learned_from(other, whole)
+        learned_from(other, whole)
 
 
 # --- worker processes ---------------------------------------------------------------------------------------------------
@@ -178,7 +187,7 @@ def test_the_work_of_a_sweep_by_hand(tmp_path):
     })  # fmt: skip
     runs = plan(measured, tmp_path)
 
-    work = estimate.work(runs, {"DTD": estimate.Sizes(classes=5, train=100, test=50)}, lambda card: find(card.context.use, card.key))
+    work = estimate.work(runs, {"DTD": Sizes(classes=5, train=100, test=50)}, lambda card: find(card.context.use, card.key))
 
     images = 5 * 4  # 4 shots
     assert work.encoded == 50 + 2 * images + 2 * 3 * images  # test; two seeds; the augmented ones anew in each epoch
@@ -200,7 +209,7 @@ OWN = {"./my-data", "imagenet100"}  # folders that the user has
 @pytest.mark.parametrize("name", [name for name in scenario_names() if load_scenario(name).backbone.architecture == "ViT-B-16"])
 def test_the_scenarios_of_real_data_name_datasets_that_there_are(name):
     measured = load_scenario(name)
-    known = {info.name for info in data.names()}
+    known = {info.name for info in catalogue.names()}
 
     assert set(measured.datasets) <= known | OWN and measured.train_on in {None, "ImageNet"}
     assert measured.backbone.weights == "openai"
@@ -216,9 +225,9 @@ def test_the_fields_protocols_have_its_order_and_its_experiences(name, counts):
 
 
 def test_a_dry_run_of_table_2_needs_no_data(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(estimate, "speed", lambda architecture, precision, device: estimate.Speed(100.0, 1000.0, 512))
+    monkeypatch.setattr(speed, "speed", lambda architecture, precision, device: Speed(100.0, 1000.0, 512))
 
-    status = cli.main(["run", "lamm-table2", "--dry-run", "--results", str(tmp_path), "--cache", str(tmp_path / "cache")])
+    status = main.main(["run", "lamm-table2", "--dry-run", "--results", str(tmp_path), "--cache", str(tmp_path / "cache")])
 
     said = capsys.readouterr().out
     assert status == 0 and "132 runs, 0 finished, 132 to do" in said
@@ -230,7 +239,7 @@ def test_a_dry_run_of_table_2_needs_no_data(tmp_path, monkeypatch, capsys):
 
 
 def told(capsys, *words) -> tuple[int, str, str]:
-    status = cli.main(["data", *map(str, words)])
+    status = main.main(["data", *map(str, words)])
     captured = capsys.readouterr()
     return status, captured.out, captured.err
 
@@ -241,7 +250,7 @@ def test_data_list_shows_where_each_dataset_is_expected(tmp_path, capsys):
     status, out, _ = told(capsys, "list", "--data-root", tmp_path)
 
     rows = {line.split()[0]: line for line in out.splitlines() if line.split()}
-    assert status == 0 and set(info.name for info in data.names()) <= set(rows)
+    assert status == 0 and set(info.name for info in catalogue.names()) <= set(rows)
     assert "DATA_ROOT/dtd" in rows["DTD"] and rows["DTD"].split()[-1] == "yes" and rows["SUN397"].split()[-1] == "no"
 
 

@@ -9,7 +9,9 @@ import pytest
 from fake_records import record, write
 
 from lamm_cl.errors import UserError
-from lamm_cl.records import read_record, records_in, runs_in, write_record, write_records_csv
+from lamm_cl.results.csv import write_records_csv
+from lamm_cl.results.file import read_record, write_record
+from lamm_cl.results.runs import records_in, runs_in
 
 OWN = [[50, 40], [90, 35], [70, 80]]
 WEIRD = '=1+1, "quoted" & <b>_x\n' + "long " * 12  # over 80 characters

@@ -12,10 +12,16 @@ import pytest
 from fake_records import record, with_card, write
 from rich.console import Console
 
-from lamm_cl import report, tables
-from lamm_cl.compare import compare
 from lamm_cl.errors import UserError
-from lamm_cl.records import BackboneFacts, runs_in, write_records_csv
+from lamm_cl.reports import builders
+from lamm_cl.reports.builders import fitting
+from lamm_cl.reports.compare import compare
+from lamm_cl.reports.derived import write_tables
+from lamm_cl.reports.renderers import RENDERERS, to_csv, to_latex, to_markdown, to_terminal
+from lamm_cl.reports.table import BEST, SECOND
+from lamm_cl.results.csv import write_records_csv
+from lamm_cl.results.record import BackboneFacts
+from lamm_cl.results.runs import runs_in
 
 DATASETS, METHODS, SEEDS = ["rare", "compo"], ["zero-shot", "coop", "lamm"], [1, 2, 3]
 
@@ -54,13 +60,13 @@ def read(text):
 
 
 def table(folder, kind="degradation"):
-    (one,) = tables.tables([folder], kind)
+    (one,) = builders.tables([folder], kind)
     return one
 
 
 def on_terminal(shown):
     console = Console(file=io.StringIO(), width=200, force_terminal=True, color_system="standard")
-    console.print(report.to_terminal(shown))
+    console.print(to_terminal(shown))
     return console.file.getvalue()
 
 
@@ -68,7 +74,7 @@ def on_terminal(shown):
 def test_every_entry_of_the_degradation_tables_can_be_recomputed_from_records_csv(tmp_path, T):
     results(tmp_path, T)
     rows = pd.read_csv(write_records_csv(tmp_path)).query("label_space == 'own'")
-    report.write_tables(tmp_path)
+    write_tables(tmp_path)
 
     last = rows[rows.trained == T].pivot_table(index=["method", "tested", "seed"], columns="dataset", values="accuracy")
     last["average"] = last.mean(axis=1)
@@ -93,7 +99,7 @@ def test_every_entry_of_the_degradation_tables_can_be_recomputed_from_records_cs
 def test_the_incremental_table_can_be_recomputed_from_records_csv(tmp_path):
     results(tmp_path, T=3)
     rows = pd.read_csv(write_records_csv(tmp_path)).query("label_space == 'joint' and tested <= trained")
-    shown = pd.DataFrame(read(report.to_csv([table(tmp_path, "incremental")])))
+    shown = pd.DataFrame(read(to_csv([table(tmp_path, "incremental")])))
     shown = shown.set_index(["dataset", "label space", "method"])
 
     sums = rows.groupby(["dataset", "method", "seed", "trained"])[["correct", "total"]].sum()
@@ -110,7 +116,7 @@ def test_the_incremental_table_can_be_recomputed_from_records_csv(tmp_path):
 def test_the_columns_are_the_scenario_s_datasets_in_its_order_then_average_and_degradation(tmp_path):
     results(tmp_path)
 
-    lines = report.to_csv([table(tmp_path)]).splitlines()
+    lines = to_csv([table(tmp_path)]).splitlines()
 
     assert lines[0] == "method,set,rare,compo,average,degradation"
     assert [line.split(",")[:2] for line in lines[1:]] == [[m, j] for m in METHODS for j in "12"]
@@ -118,21 +124,21 @@ def test_the_columns_are_the_scenario_s_datasets_in_its_order_then_average_and_d
 
 def test_the_same_records_give_the_same_bytes(tmp_path):
     results(tmp_path)
-    first = [path.read_bytes() for path in report.write_tables(tmp_path)]
+    first = [path.read_bytes() for path in write_tables(tmp_path)]
 
-    assert [path.read_bytes() for path in report.write_tables(tmp_path)] == first
+    assert [path.read_bytes() for path in write_tables(tmp_path)] == first
 
 
 def test_missing_seeds_are_told_in_the_cell_and_never_averaged_in_silence(tmp_path):
     small(tmp_path, {"coop": [70, 80], "lamm": [90, 90, 90]})
     shown = table(tmp_path)
 
-    assert "75.00 ± 7.07 (2/3 seeds)" in report.to_markdown([shown])
-    assert "75.00$_{\\pm 7.07}$ (2/3 seeds)" in report.to_latex([shown])
+    assert "75.00 ± 7.07 (2/3 seeds)" in to_markdown([shown])
+    assert "75.00$_{\\pm 7.07}$ (2/3 seeds)" in to_latex([shown])
     assert "(2/3 seeds)" in on_terminal(shown)
     assert "species, coop: seed 3 not finished" in shown.notes
-    assert [row["species"] for row in read(report.to_csv([shown]))] == ["75.00", "80.00", "90.00", "80.00"]
-    assert [row["species"] for row in read(report.to_csv([shown], "seeds"))] == ["2", "2", "3", "3"]
+    assert [row["species"] for row in read(to_csv([shown]))] == ["75.00", "80.00", "90.00", "80.00"]
+    assert [row["species"] for row in read(to_csv([shown], "seeds"))] == ["2", "2", "3", "3"]
 
 
 def test_a_mean_over_fewer_seeds_is_not_ranked_against_a_full_one(tmp_path):
@@ -140,7 +146,7 @@ def test_a_mean_over_fewer_seeds_is_not_ranked_against_a_full_one(tmp_path):
 
     ranks = [line.numbers[0].rank for line in table(tmp_path).lines if line.group == "1"]
 
-    assert ranks == [0, tables.BEST, tables.SECOND]
+    assert ranks == [0, BEST, SECOND]
 
 
 def test_a_method_without_a_dataset_has_no_average_over_datasets(tmp_path):
@@ -149,7 +155,7 @@ def test_a_method_without_a_dataset_has_no_average_over_datasets(tmp_path):
         [record([[1, 1], [9, 9], [5, 8]], dataset=d, method=m) for d, m in (("a", "x"), ("a", "y"), ("b", "x"))],
     )
 
-    x, _, y, _ = read(report.to_csv([table(tmp_path)]))
+    x, _, y, _ = read(to_csv([table(tmp_path)]))
 
     assert (x["average"], x["degradation"]) == ("5.00", "-4.00")
     assert (y["a"], y["b"], y["average"], y["degradation"]) == ("5.00", "", "", "")
@@ -162,11 +168,11 @@ def test_best_is_bold_second_underlined_and_ties_share_the_mark(tmp_path):
     first_sets = [line.numbers[0].rank for line in shown.lines if line.group == "1"]
     second_sets = [line.numbers[0].rank for line in shown.lines if line.group == "2"]
 
-    assert first_sets == [tables.BEST, 0, tables.SECOND, tables.BEST]
-    assert second_sets == [tables.BEST] * 4
-    assert "**90.00** ± 0.00" in report.to_markdown([shown])
-    assert "<u>80.00</u> ± 0.00" in report.to_markdown([shown])
-    assert "\\underline{80.00}" in report.to_latex([shown])
+    assert first_sets == [BEST, 0, SECOND, BEST]
+    assert second_sets == [BEST] * 4
+    assert "**90.00** ± 0.00" in to_markdown([shown])
+    assert "<u>80.00</u> ± 0.00" in to_markdown([shown])
+    assert "\\underline{80.00}" in to_latex([shown])
     assert "\x1b[1m90.00" in on_terminal(shown) and "\x1b[4m80.00" in on_terminal(shown)
 
 
@@ -175,7 +181,7 @@ def test_less_forgetting_is_better(tmp_path):
     shown = table(tmp_path, "incremental")
     column = [c.key for c in shown.columns].index("forgetting")
 
-    best = [line.labels[-1].key for line in shown.lines if line.numbers[column].rank == tables.BEST]
+    best = [line.labels[-1].key for line in shown.lines if line.numbers[column].rank == BEST]
 
     assert set(best) == {"lamm"}
 
@@ -183,23 +189,23 @@ def test_less_forgetting_is_better(tmp_path):
 def test_degradation_is_shown_once_per_method_but_stands_on_every_row_of_the_csv(tmp_path):
     small(tmp_path, {"coop": [70] * 3})
 
-    assert [row["degradation"] for row in read(report.to_csv([table(tmp_path)]))] == ["-20.00", "-20.00"]
-    assert report.to_markdown([table(tmp_path)]).count("−20.00") == 1
+    assert [row["degradation"] for row in read(to_csv([table(tmp_path)]))] == ["-20.00", "-20.00"]
+    assert to_markdown([table(tmp_path)]).count("−20.00") == 1
 
 
 def test_with_one_experience_degradation_is_undefined(tmp_path):
     write(tmp_path, [record([[50], [80]], seed=s) for s in SEEDS])
 
-    (row,) = read(report.to_csv([table(tmp_path)]))
+    (row,) = read(to_csv([table(tmp_path)]))
 
     assert row == {"method": "coop", "set": "1", "species": "80.00", "average": "80.00", "degradation": ""}
 
 
 def test_several_shots_give_a_table_each_that_says_which(tmp_path):
     results(tmp_path, shots=(16, 4, "full"))
-    report.write_tables(tmp_path)
+    write_tables(tmp_path)
 
-    found = tables.tables([tmp_path])
+    found = builders.tables([tmp_path])
     lines = read((tmp_path / "tables/degradation.csv").read_text())
 
     assert [dict(one.scope)["shots"] for one in found] == ["4", "16", "full"]
@@ -210,7 +216,7 @@ def test_several_shots_give_a_table_each_that_says_which(tmp_path):
 def test_a_few_shot_table_has_a_column_per_number_of_shots(tmp_path):
     results(tmp_path, shots=(1, 16))
 
-    shown = read(report.to_csv([table(tmp_path, "few-shot")]))
+    shown = read(to_csv([table(tmp_path, "few-shot")]))
 
     assert [*shown[0]] == ["dataset", "method", "1", "16"]
     assert [row["dataset"] for row in shown] == [d for d in (*DATASETS, "average") for _ in METHODS]
@@ -219,7 +225,7 @@ def test_a_few_shot_table_has_a_column_per_number_of_shots(tmp_path):
 def test_the_harmonic_mean_of_the_base_to_new_table_is_that_of_the_means(tmp_path):
     small(tmp_path, {"coop": [70] * 3})  # after Set 1: 90 on Set 1, 50 on Set 2
 
-    (row,) = read(report.to_csv([table(tmp_path, "base-to-new")]))
+    (row,) = read(to_csv([table(tmp_path, "base-to-new")]))
 
     assert (row["base"], row["new"], row["harmonic mean"]) == ("90.00", "50.00", "64.29")
 
@@ -234,7 +240,7 @@ def test_base_to_new_is_refused_where_there_are_not_two_experiences(tmp_path):
 def test_the_ablation_table_tells_the_difference_to_the_first_method(tmp_path):
     small(tmp_path, {"coop": [70] * 3, "lamm": [90] * 3})  # joint counts are half of these: (35 + 40) / 200 and 85 / 200
 
-    first, second = read(report.to_csv([table(tmp_path, "ablation")]))
+    first, second = read(to_csv([table(tmp_path, "ablation")]))
 
     assert (first["average"], second["average"]) == ("37.50", "42.50")
     assert (first["minus CoOp"], second["minus CoOp"]) == ("0.00", "5.00")
@@ -243,7 +249,7 @@ def test_the_ablation_table_tells_the_difference_to_the_first_method(tmp_path):
 def test_the_cost_table_sums_the_seconds_of_all_stages(tmp_path):
     small(tmp_path, {"coop": [70] * 3})
 
-    (row,) = read(report.to_csv([table(tmp_path, "cost")]))
+    (row,) = read(to_csv([table(tmp_path, "cost")]))
 
     assert (row["trainable parameters"], row["seconds"], row["peak memory (MiB)"]) == ("2048", "2.0", "1")
     assert row["label tokens"] == ""
@@ -273,7 +279,7 @@ def test_published_numbers_are_rows_of_their_own_never_ranked_and_never_in_the_c
     assert all(np.isnan(n.mean) for line in published for n in line.numbers[1:])  # averages of other datasets
     assert all(n.rank == 0 for line in published for n in line.numbers)
     assert "CoOp (published): Gao et al., Table 2" in shown.notes
-    assert "93.63" in report.to_markdown([shown]) and "93.63" not in report.to_csv([shown])
+    assert "93.63" in to_markdown([shown]) and "93.63" not in to_csv([shown])
 
 
 def test_where_backbone_shots_and_protocol_match_a_row_tells_our_difference_to_the_published_number(tmp_path):
@@ -310,8 +316,8 @@ def test_names_of_any_kind_are_shown_as_they_are_and_read_as_markup_by_no_format
     write(tmp_path, [record([[5, 5], [9, 5], [7, 8]], dataset=WEIRD, method=WEIRD, seed=s) for s in SEEDS])
     shown = table(tmp_path)
 
-    head, line, *_ = csv.reader(io.StringIO(report.to_csv([shown])))
-    markdown, latex, terminal = report.to_markdown([shown]), report.to_latex([shown]), on_terminal(shown)
+    head, line, *_ = csv.reader(io.StringIO(to_csv([shown])))
+    markdown, latex, terminal = to_markdown([shown]), to_latex([shown]), on_terminal(shown)
 
     assert head[2] == line[0] == "'" + WEIRD
     assert "&amp;\\_&lt;b&gt;\\[red\\]" in markdown and "\\|$1" in markdown
@@ -322,14 +328,14 @@ def test_names_of_any_kind_are_shown_as_they_are_and_read_as_markup_by_no_format
 
 def test_an_unknown_kind_is_refused_with_the_nearest(tmp_path):
     with pytest.raises(UserError, match="no table 'degredation'; did you mean 'degradation'"):
-        tables.tables([tmp_path], "degredation")
+        builders.tables([tmp_path], "degredation")
 
 
 def test_forty_datasets_and_every_kind_render_in_every_format(tmp_path):
     results(tmp_path, datasets=[f"dataset-{i:02}" for i in range(40)], seeds=[1], methods=["coop", "lamm"])
 
-    for kind, shown in tables.fitting(runs_in(tmp_path)).items():
-        for render in report.RENDERERS.values():
+    for kind, shown in fitting(runs_in(tmp_path)).items():
+        for render in RENDERERS.values():
             assert "dataset-39" in render(shown), kind
         assert on_terminal(shown[0])
 
@@ -343,9 +349,9 @@ def test_the_latex_of_every_kind_compiles_and_no_line_is_too_wide(tmp_path, case
     names = {"plain": DATASETS, "weird": [WEIRD, "b"], "wide": [f"d{i}" for i in range(40)], "long": DATASETS}[case]
     methods = [f"{WEIRD} {i}" for i in range(2)] if case == "weird" else METHODS
     folder = results(tmp_path / "r", T=20 if case == "long" else 2, datasets=names, methods=methods, shots=(4, 16))
-    floats = [report.to_latex(tables.tables([folder], kind)) for kind in tables.fitting(runs_in(folder))]
-    floats.append(report.to_latex(tables.tables([folder], "ablation")))
-    floats.append(report.to_latex(compare([folder]).tables))
+    floats = [to_latex(builders.tables([folder], kind)) for kind in fitting(runs_in(folder))]
+    floats.append(to_latex(builders.tables([folder], "ablation")))
+    floats.append(to_latex(compare([folder]).tables))
     head = "\\documentclass{article}\n\\usepackage[a4paper,margin=2cm]{geometry}\n\\usepackage{booktabs,graphicx}\n"
     body = "\n\\clearpage\n".join(floats)
     (tmp_path / "t.tex").write_text(f"{head}\\usepackage[T1]{{fontenc}}\n\\begin{{document}}\n{body}\n\\end{{document}}\n")

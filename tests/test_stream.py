@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from lamm_cl.config import OrderSeed, Scenario
+from lamm_cl.config.schema import OrderSeed, Scenario
 from lamm_cl.data.dataset import Dataset, Split
 from lamm_cl.errors import UserError
-from lamm_cl.stream import benchmark, class_counts, class_order, split
+from lamm_cl.training.stream import benchmark, class_counts, class_order, split
 
 
 def scenario(**changes) -> Scenario:

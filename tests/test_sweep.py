@@ -14,8 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from lamm_cl import config, locks, report, sweep
+from lamm_cl.config.cards import load_scenario
 from lamm_cl.errors import UserError
+from lamm_cl.reports.derived import derived_files
+from lamm_cl.sweeping import execute as execute_module
+from lamm_cl.sweeping import locks
+from lamm_cl.sweeping.execute import Settings, _one_thread, _Worker, execute
+from lamm_cl.sweeping.plan import plan, unfinished
+from lamm_cl.sweeping.publish import tidy
 
 STANDIN = Path(__file__).parent / "standin"
 CRASH, MISTAKE, DEATH = 66, 77, 88  # seeds, see the stand-in
@@ -23,31 +29,31 @@ CRASH, MISTAKE, DEATH = 66, 77, 88  # seeds, see the stand-in
 
 @pytest.fixture(autouse=True)
 def standin(monkeypatch):
-    """lamm_cl.train is the stand-in, in this process and in those that it starts."""
+    """lamm_cl.training.run is the stand-in, in this process and in those that it starts."""
     spec = importlib.util.spec_from_file_location("standin", STANDIN / "sitecustomize.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     for name, played in module.played.items():
         monkeypatch.setitem(sys.modules, name, played)
-    monkeypatch.delattr("lamm_cl.train", raising=False)
+    monkeypatch.delattr("lamm_cl.training.run", raising=False)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(STANDIN), str(STANDIN.parent)]))
     monkeypatch.setenv("LAMM_CL_STANDIN", "1")
 
 
 @pytest.fixture
 def demo():
-    return config.load_scenario("demo")
+    return load_scenario("demo")
 
 
 def planned(scenario, results, seeds=(1, 2), methods=("coop",)):
-    return sweep.plan(scenario, results, datasets=["species"], methods=methods, seeds=seeds)
+    return plan(scenario, results, datasets=["species"], methods=methods, seeds=seeds)
 
 
 def executed(runs, tmp_path, jobs=1):
     """-> the events of a sweep, and its failures."""
     events = []
-    settings = sweep.Settings(data_root=None, cache=tmp_path / "cache", device="cpu", jobs=jobs)
-    failures = sweep.execute(runs, settings, events.append)
+    settings = Settings(data_root=None, cache=tmp_path / "cache", device="cpu", jobs=jobs)
+    failures = execute(runs, settings, events.append)
     return events, failures
 
 
@@ -59,7 +65,7 @@ def bytes_below(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_plan_holds_every_dataset_method_shots_and_seed_once(demo, tmp_path):
-    runs = sweep.plan(demo, tmp_path)
+    runs = plan(demo, tmp_path)
 
     assert len(runs) == len({run.folder for run in runs}) == 4 * 4 * 3
     assert runs[0].folder == tmp_path / "demo/runs/species/zero-shot/shots16-seed1"
@@ -67,7 +73,7 @@ def test_a_plan_holds_every_dataset_method_shots_and_seed_once(demo, tmp_path):
 
 
 def test_filters_replace_the_lists_of_the_scenario_and_keep_its_overrides(demo, tmp_path):
-    runs = sweep.plan(demo, tmp_path, datasets=["digits"], methods=["maple+lamm"], shots=[4, "full"], seeds=[7])
+    runs = plan(demo, tmp_path, datasets=["digits"], methods=["maple+lamm"], shots=[4, "full"], seeds=[7])
 
     assert [run.folder.name for run in runs] == ["shots4-seed7", "shotsfull-seed7"]
     assert runs[0].card.context.options["depth"] == 3
@@ -75,7 +81,7 @@ def test_filters_replace_the_lists_of_the_scenario_and_keep_its_overrides(demo, 
 
 def test_a_dataset_under_two_names_is_refused_as_one_folder(demo, tmp_path):
     with pytest.raises(UserError, match="another dataset is called 'Flowers102' too"):
-        sweep.plan(demo, tmp_path, datasets=["Flowers102", "flowers102"])
+        plan(demo, tmp_path, datasets=["Flowers102", "flowers102"])
 
 
 # --- executing -------------------------------------------------------------------------------------------------------
@@ -84,7 +90,7 @@ def test_a_dataset_under_two_names_is_refused_as_one_folder(demo, tmp_path):
 def test_finished_runs_are_not_done_again(demo, tmp_path):
     executed(planned(demo, tmp_path, seeds=[1]), tmp_path)
 
-    todo = sweep.unfinished(planned(demo, tmp_path, seeds=[1, 2]))
+    todo = unfinished(planned(demo, tmp_path, seeds=[1, 2]))
 
     assert [run.seed for run in todo] == [2]
 
@@ -106,11 +112,11 @@ def test_records_csv_and_tables_hold_every_finished_run_at_any_time(demo, tmp_pa
         if event.kind == "finished":
             with open(tmp_path / "demo/records.csv") as file:
                 seen.append({row["seed"] for row in csv.DictReader(file)})
-            wanted = report.derived_files(tmp_path / "demo")
+            wanted = derived_files(tmp_path / "demo")
             assert {"records.csv", "tables/degradation.tex", "tables/incremental.tex"} <= set(wanted)
             assert all((tmp_path / "demo" / name).read_text() == wanted[name] for name in wanted)
 
-    sweep.execute(runs, sweep.Settings(None, tmp_path, "cpu", 1), look)
+    execute(runs, Settings(None, tmp_path, "cpu", 1), look)
 
     assert seen == [{"1"}, {"1", "2"}, {"1", "2", "3"}]
 
@@ -150,7 +156,7 @@ def test_a_worker_that_is_killed_fails_its_run_only(demo, tmp_path):
 
 def test_a_worker_that_died_while_it_was_idle_fails_the_run_it_is_given(demo, tmp_path, monkeypatch):
     [run] = planned(demo, tmp_path, seeds=[1])
-    worker = sweep._Worker(sweep.Settings(None, tmp_path, "cpu", 2))
+    worker = _Worker(Settings(None, tmp_path, "cpu", 2))
     worker.process.kill()
     worker.process.join()
 
@@ -163,7 +169,7 @@ def test_the_next_call_tries_a_failed_run_again_and_removes_its_traceback(demo, 
     run.folder.mkdir(parents=True)
     (run.folder / "traceback.txt").write_text("from last time")
 
-    executed(sweep.unfinished([run]), tmp_path)
+    executed(unfinished([run]), tmp_path)
 
     assert sorted(path.name for path in run.folder.iterdir()) == ["record.json"]
 
@@ -175,7 +181,7 @@ def test_an_interrupt_goes_on_to_the_caller_and_leaves_no_process_behind(demo, t
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        sweep.execute(planned(demo, tmp_path, seeds=[99, 1]), sweep.Settings(None, tmp_path, "cpu", jobs), interrupt)
+        execute(planned(demo, tmp_path, seeds=[99, 1]), Settings(None, tmp_path, "cpu", jobs), interrupt)
 
     assert multiprocessing.active_children() == []
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -185,7 +191,7 @@ def test_an_interrupt_goes_on_to_the_caller_and_leaves_no_process_behind(demo, t
 
 
 def test_a_run_that_another_process_does_is_waited_for_and_not_done_twice(demo, tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep, "RETRY", 0)
+    monkeypatch.setattr(execute_module, "RETRY", 0)
     first, second = planned(demo, tmp_path, seeds=[1, 2])
     other = locks.held(first.folder)
     other.__enter__()
@@ -194,12 +200,12 @@ def test_a_run_that_another_process_does_is_waited_for_and_not_done_twice(demo, 
     def look(event):
         seen.append((event.run.seed, event.kind))
         if event.kind == "elsewhere" and seen.count((1, "elsewhere")) == 3:
-            with sweep._one_thread():
-                sys.modules["lamm_cl.train"].run(first, progress=str)
-            monkeypatch.setattr(sys.modules["lamm_cl.train"], "run", None)  # whoever does it again, fails
+            with _one_thread():
+                sys.modules["lamm_cl.training.run"].run(first, progress=str)
+            monkeypatch.setattr(sys.modules["lamm_cl.training.run"], "run", None)  # whoever does it again, fails
             other.__exit__(None, None, None)
 
-    failures = sweep.execute([first, second], sweep.Settings(None, tmp_path, "cpu", 1), look)
+    failures = execute([first, second], Settings(None, tmp_path, "cpu", 1), look)
 
     assert failures == []
     assert [kind for seed, kind in seen if seed == 2] == ["started", "progress", "finished"]
@@ -209,7 +215,7 @@ def test_a_run_that_another_process_does_is_waited_for_and_not_done_twice(demo, 
 
 def test_a_folder_that_another_process_began_with_another_protocol_is_refused(demo, tmp_path):
     other = demo.model_copy(update={"experiences": 5})
-    todo = sweep.unfinished(planned(other, tmp_path, seeds=[2]))
+    todo = unfinished(planned(other, tmp_path, seeds=[2]))
     executed(planned(demo, tmp_path, seeds=[1]), tmp_path)
 
     _, [failed] = executed(todo, tmp_path)
@@ -218,7 +224,7 @@ def test_a_folder_that_another_process_began_with_another_protocol_is_refused(de
 
 
 def test_a_run_whose_lock_was_taken_over_stops(demo, tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep, "RETRY", 0)
+    monkeypatch.setattr(execute_module, "RETRY", 0)
     monkeypatch.setattr(locks, "HEARTBEAT", 600)
     [run] = planned(demo, tmp_path, seeds=[1])
     once = iter([True])
@@ -230,8 +236,8 @@ def test_a_run_whose_lock_was_taken_over_stops(demo, tmp_path, monkeypatch):
             os.utime(lock.with_name("elsewhere.0.1.token"), (0, 0))  # stale, so that it is taken back
         played(run, progress=progress, **kwargs)
 
-    played = sys.modules["lamm_cl.train"].run
-    monkeypatch.setattr(sys.modules["lamm_cl.train"], "run", robbed)
+    played = sys.modules["lamm_cl.training.run"].run
+    monkeypatch.setattr(sys.modules["lamm_cl.training.run"], "run", robbed)
     events, failures = executed([run], tmp_path)
 
     assert [event.kind for event in events] == ["started", "elsewhere", "started", "progress", "finished"]
@@ -258,7 +264,7 @@ def test_a_kill_between_a_record_and_its_end_is_made_good(demo, tmp_path, damage
     (runs[0].folder / "state").mkdir()
     (tmp_path / "demo" / damaged).write_text("")
 
-    sweep.tidy(runs)
+    tidy(runs)
 
     assert bytes_below(tmp_path / "demo") == whole and not (runs[0].folder / "state").exists()
 
@@ -267,14 +273,14 @@ def test_a_kill_between_a_record_and_its_end_is_made_good(demo, tmp_path, damage
 
 
 def test_a_full_gpu_fails_its_run_with_the_knobs_to_turn_and_the_others_go_on(demo, tmp_path, monkeypatch):
-    played = sys.modules["lamm_cl.train"].run
+    played = sys.modules["lamm_cl.training.run"].run
 
     def full(run, **kwargs):
         if run.seed == 1:
             raise sys.modules["torch"].cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         played(run, **kwargs)
 
-    monkeypatch.setattr(sys.modules["lamm_cl.train"], "run", full)
+    monkeypatch.setattr(sys.modules["lamm_cl.training.run"], "run", full)
     events, [failed] = executed(planned(demo, tmp_path, seeds=[1, 2]), tmp_path)
 
     assert failed.text.splitlines()[-1].startswith("out of GPU memory; try --checkpoint-activations, ")
@@ -305,7 +311,7 @@ def test_a_scenario_that_grew_keeps_its_results(demo, tmp_path):
     executed(planned(demo, tmp_path, seeds=[1]), tmp_path)
     grown = demo.model_copy(update={"seeds": (1, 2, 3, 4), "description": "more seeds"})
 
-    assert [run.seed for run in sweep.unfinished(planned(grown, tmp_path, seeds=[1, 4]))] == [4]
+    assert [run.seed for run in unfinished(planned(grown, tmp_path, seeds=[1, 4]))] == [4]
 
 
 def test_results_of_another_protocol_are_refused_with_the_field_that_differs(demo, tmp_path):
@@ -313,7 +319,7 @@ def test_results_of_another_protocol_are_refused_with_the_field_that_differs(dem
     other = demo.model_copy(update={"experiences": 5})
 
     with pytest.raises(UserError, match=r"scenario.yaml: made with another scenario \(experiences: 'halves', now 5\)"):
-        sweep.unfinished(planned(other, tmp_path, seeds=[2]))
+        unfinished(planned(other, tmp_path, seeds=[2]))
 
 
 def test_a_finished_run_of_another_card_is_refused_with_the_field_that_differs(demo, tmp_path):
@@ -321,7 +327,7 @@ def test_a_finished_run_of_another_card_is_refused_with_the_field_that_differs(d
     other = demo.model_copy(update={"overrides": {"coop": {"training": {"augmentation": "none", "epochs": 5}}}})
 
     with pytest.raises(UserError, match=r"made with another card \(training.epochs: 50, now 5\)"):
-        sweep.unfinished(planned(other, tmp_path, seeds=[1]))
+        unfinished(planned(other, tmp_path, seeds=[1]))
 
 
 def test_a_damaged_record_is_told_and_not_overwritten(demo, tmp_path):
@@ -330,4 +336,4 @@ def test_a_damaged_record_is_told_and_not_overwritten(demo, tmp_path):
     (run.folder / "record.json").write_text('{"format": 1, "run"')
 
     with pytest.raises(UserError, match="record.json: not a whole JSON file .*; delete the file to repeat this run"):
-        sweep.unfinished([run])
+        unfinished([run])

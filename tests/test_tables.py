@@ -9,8 +9,12 @@ import pandas as pd
 import pytest
 from fake_records import record, write
 
-from lamm_cl import report, tables
-from lamm_cl.records import Unfit, runs_in, write_records_csv
+from lamm_cl.reports import builders
+from lamm_cl.reports.builders import fitting
+from lamm_cl.reports.derived import write_tables
+from lamm_cl.reports.renderers import to_csv
+from lamm_cl.results.csv import write_records_csv
+from lamm_cl.results.runs import Unfit, runs_in
 
 WEIRD = ['a & b_c <i>"q"\n' + "y" * 80, "=1+1", "plain"]
 CASES = {  # name -> T, datasets, methods, shots
@@ -112,8 +116,8 @@ class Oracle:
 
 def cells(folder, kind):
     """(value kind) -> rows of the CSV, of all tables of a kind."""
-    shown = tables.tables([folder], kind)
-    return {value: [*csv.DictReader(io.StringIO(report.to_csv(shown, value)))] for value in ("mean", "std", "seeds")}
+    shown = builders.tables([folder], kind)
+    return {value: [*csv.DictReader(io.StringIO(to_csv(shown, value)))] for value in ("mean", "std", "seeds")}
 
 
 def check(folder, kind, expected):
@@ -196,7 +200,7 @@ def test_base_to_new_equals_its_recomputation_where_there_are_two_experiences(re
     folder, rows, (T, datasets, methods, shots) = results
     if T != 2:
         with pytest.raises(Unfit, match="needs 2 experiences"):
-            tables.tables([folder], "base-to-new")
+            builders.tables([folder], "base-to-new")
         return
     oracle = Oracle(rows, datasets)
 
@@ -233,7 +237,7 @@ def test_domain_generalisation_is_the_source_beside_test_sets_with_its_classes(t
 def test_a_scenario_that_trains_on_one_dataset_for_all_has_a_domain_generalisation_table(tmp_path):
     write(tmp_path, [record([[0], [n]], dataset=d, train_on="ImageNet", seeds=[1]) for d, n in (("ImageNet", 70), ("V2", 60))])
 
-    (shown,) = tables.tables([tmp_path], "domain-generalisation")
+    (shown,) = builders.tables([tmp_path], "domain-generalisation")
 
     assert shown.title.startswith("trained on ImageNet")
     assert [number.mean for number in shown.lines[0].numbers] == [35, 30, 32.5]  # joint counts are half of these
@@ -243,7 +247,7 @@ def test_domain_generalisation_is_refused_for_datasets_that_were_trained_on(tmp_
     write(tmp_path, [record([[0], [71]], dataset=d) for d in ("ImageNet", "ImageNetV2")])
 
     with pytest.raises(Unfit, match="no training images; ImageNetV2 is none"):
-        tables.tables([tmp_path], "domain-generalisation")
+        builders.tables([tmp_path], "domain-generalisation")
 
 
 def test_a_scenario_that_was_scored_in_one_label_space_only_has_its_tables_in_that_one(tmp_path):
@@ -251,13 +255,13 @@ def test_a_scenario_that_was_scored_in_one_label_space_only_has_its_tables_in_th
     for space in ("own", "joint"):
         kept = replace(one, counts=tuple(count for count in one.counts if count.label_space == space))
         folder = write(tmp_path / space, [kept])
-        report.write_tables(folder)
+        write_tables(folder)
 
-        (degradation,) = tables.tables([folder], "degradation")
+        (degradation,) = builders.tables([folder], "degradation")
         assert degradation.lines[0].numbers[-1].mean == {"own": -20, "joint": -20}[space]
         assert f"{space} label space" in degradation.title
-        assert [line.labels[1].key for line in tables.tables([folder], "incremental")[0].lines] == [space]
-        (ablation,) = tables.tables([folder], "ablation")
+        assert [line.labels[1].key for line in builders.tables([folder], "incremental")[0].lines] == [space]
+        (ablation,) = builders.tables([folder], "ablation")
         assert ablation.lines[0].numbers[0].mean == {"own": 75, "joint": 45}[space]
 
 
@@ -265,7 +269,7 @@ def test_only_the_kinds_that_fit_are_shown(tmp_path):
     write(tmp_path / "demo", [record([[5, 5], [9, 5], [7, 8]])])
     write(tmp_path / "shots", [record([[5], [9]], shots=k) for k in (1, 2)])
 
-    demo, shots = (tables.fitting(runs_in(tmp_path / name)) for name in ("demo", "shots"))
+    demo, shots = (fitting(runs_in(tmp_path / name)) for name in ("demo", "shots"))
 
     assert {*demo} == {"degradation", "degradation-per-dataset", "incremental", "base-to-new", "cost"}
     assert {*shots} == {"incremental", "cost", "few-shot"}

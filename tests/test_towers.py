@@ -4,10 +4,10 @@ import pytest
 import torch
 from generated import TINY, images, open_clip_model, tiny_clip
 
-from lamm_cl.clip import Prompts
-from lamm_cl.config import Card
+from lamm_cl.config.schema import Card
 from lamm_cl.errors import UserError
-from lamm_cl.model import build
+from lamm_cl.learner.build import build
+from lamm_cl.towers.clip import Prompts
 
 NAMES = ["cat", "golden retriever", "forget-me-not", "Boeing 737-300", "a"]
 

@@ -4,14 +4,21 @@ import numpy as np
 import pytest
 import torch
 import toy
+from avalanche.core import SupervisedPlugin
 from generated import tiny_clip
 
-from lamm_cl import train
-from lamm_cl.config import card_for
+from lamm_cl.config.cards import card_for
 from lamm_cl.errors import UserError
-from lamm_cl.model import PromptedCLIP, build
-from lamm_cl.records import Count
-from lamm_cl.stream import benchmark, split
+from lamm_cl.learner.build import build
+from lamm_cl.learner.model import PromptedCLIP
+from lamm_cl.results.record import Count
+from lamm_cl.training import keeper
+from lamm_cl.training import run as train
+from lamm_cl.training.loop import PromptTuning
+from lamm_cl.training.optimizing import learning_rate
+from lamm_cl.training.recorder import Recorder
+from lamm_cl.training.state import write
+from lamm_cl.training.stream import benchmark, split
 
 TRAINED = sorted(toy.OVERRIDES)
 
@@ -63,10 +70,10 @@ def strategy_of(method: str, tmp_path, **changes):
     model = build(
         card, tiny_clip(), parts.names, parts.experiences, shots=4, train_label_space=measured.train_label_space, seed=1
     )
-    recorder = train.Recorder(measured.label_spaces)
+    recorder = Recorder(measured.label_spaces)
     sources = train.sources(model, dataset, parts, card.training, 1, tmp_path / "cache")
     return (
-        train.PromptTuning(model=model, training=card.training, sources=sources, seed=7, plugins=[recorder]),
+        PromptTuning(model=model, training=card.training, sources=sources, seed=7, plugins=[recorder]),
         benchmark(parts),
         recorder,
     )
@@ -110,7 +117,7 @@ def test_every_experience_gets_its_own_warm_up_and_a_fresh_optimizer(tmp_path):
     training = strategy.training
     rates, optimizers = [], []
 
-    class Spy(train.SupervisedPlugin):
+    class Spy(SupervisedPlugin):
         def before_training_iteration(self, strategy, **_):
             rates.append(strategy.optimizer.param_groups[0]["lr"])
             optimizers.append(strategy.optimizer)
@@ -119,7 +126,7 @@ def test_every_experience_gets_its_own_warm_up_and_a_fresh_optimizer(tmp_path):
     for experience in streams.train_stream:
         strategy.train(experience)
     batches = [2, 2]  # 16 and 12 images, batch 8
-    expected = [[train.learning_rate(training, e)] * n for n in batches for e in range(2)]
+    expected = [[learning_rate(training, e)] * n for n in batches for e in range(2)]
     assert rates == sum(expected, [])
     assert rates[0] == rates[4] == training.warmup.lr == 1e-5
     assert optimizers[0] is optimizers[3] and optimizers[4] is not optimizers[3]
@@ -131,7 +138,7 @@ def test_an_added_evaluation_does_not_change_the_training(tmp_path):
     watched, streams, _ = strategy_of("maple", tmp_path)
     watched.eval(streams.test_stream)
 
-    class Curious(train.SupervisedPlugin):
+    class Curious(SupervisedPlugin):
         def after_training_epoch(self, strategy, **_):
             strategy.eval(streams.test_stream)
 
@@ -152,7 +159,7 @@ class Answers(torch.nn.Module):
 
 
 def counted(learned: int, tested: int, logits: list[list[float]], targets: list[int]) -> dict[str, Count]:
-    recorder = train.Recorder(("own", "joint"))
+    recorder = Recorder(("own", "joint"))
     experience = type("Experience", (), {"current_experience": tested - 1, "samples": targets})
     strategy = type(
         "Strategy",
@@ -239,7 +246,7 @@ def test_a_damaged_entry_of_the_bank_is_found_and_rebuilt_with_the_same_bytes(tm
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_sample_alone(tmp_path):
-    from lamm_cl.features import Augmentation, Pixels
+    from lamm_cl.training.features import Augmentation, Pixels
 
     def pixels(seed: int, ids: list[int], epoch: int) -> torch.Tensor:
         return next(Pixels(toy.dataset().train, tiny_clip(), Augmentation(seed)).batches([torch.tensor(ids)], epoch))
@@ -280,11 +287,11 @@ def test_a_run_killed_after_any_epoch_continues_to_the_same_bytes(tmp_path, monk
         if len(saved) == moment:
             raise Killed
 
-    train_write = train.write_state
-    monkeypatch.setattr(train, "write_state", dying_write)
+    train_write = write
+    monkeypatch.setattr(keeper, "write_state", dying_write)
     with pytest.raises(Killed):
         toy.run(tmp_path, monkeypatch, method, folder="cut", save_every=0, **changes)
-    monkeypatch.setattr(train, "write_state", train_write)
+    monkeypatch.setattr(keeper, "write_state", train_write)
     assert not (tmp_path / "cut" / "record.json").exists()
     resumed, again = toy.run(tmp_path, monkeypatch, method, folder="cut", **changes)
     assert resumed.facts() == whole.facts()
@@ -297,11 +304,11 @@ def killed_run(tmp_path, monkeypatch, method="coop", **changes):
         train_write(*arguments)
         raise Killed
 
-    train_write = train.write_state
-    monkeypatch.setattr(train, "write_state", dying_write)
+    train_write = write
+    monkeypatch.setattr(keeper, "write_state", dying_write)
     with pytest.raises(Killed):
         toy.run(tmp_path, monkeypatch, method, save_every=0, **changes)
-    monkeypatch.setattr(train, "write_state", train_write)
+    monkeypatch.setattr(keeper, "write_state", train_write)
     return tmp_path / "run" / "state" / "state.safetensors"
 
 

@@ -7,9 +7,13 @@ import pytest
 import toy
 from generated import tiny_clip
 
-from lamm_cl import report, sweep, train, verify
 from lamm_cl.errors import UserError
-from lamm_cl.records import read_record
+from lamm_cl.reports.derived import write_tables
+from lamm_cl.results.file import read_record
+from lamm_cl.sweeping import verify
+from lamm_cl.sweeping.execute import Settings, execute
+from lamm_cl.sweeping.plan import plan
+from lamm_cl.training import run as train
 
 METHODS = ("coop", "lamm")
 RUN = "toy/coop/shots4-seed1"
@@ -29,9 +33,9 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(train, "backbone_on", lambda backbone, device: tiny_clip())
         monkeypatch.setattr(train, "dataset_in", lambda name, data_root, cache: toy.dataset())
-        runs = sweep.plan(toy.scenario(methods=METHODS), folder)
-        assert sweep.execute(runs, settings(folder), lambda event: None) == []
-    report.write_tables(folder / "toy")
+        runs = plan(toy.scenario(methods=METHODS), folder)
+        assert execute(runs, settings(folder), lambda event: None) == []
+    write_tables(folder / "toy")
     return folder
 
 
@@ -42,7 +46,7 @@ def results(finished, tmp_path):
 
 
 def settings(folder):
-    return sweep.Settings(data_root=None, cache=folder / "cache", device="cpu", jobs=1)
+    return Settings(data_root=None, cache=folder / "cache", device="cpu", jobs=1)
 
 
 def recomputed(results, name=RUN):
@@ -55,9 +59,9 @@ def test_whole_results_have_no_problems(results):
 
 
 def test_neither_the_order_of_methods_nor_the_cache_decides_anything(finished, tmp_path):
-    runs = sweep.plan(toy.scenario(methods=METHODS), tmp_path / "reversed")[::-1]
+    runs = plan(toy.scenario(methods=METHODS), tmp_path / "reversed")[::-1]
 
-    assert sweep.execute(runs, settings(tmp_path), lambda event: None) == []  # an empty cache, and then a warm one
+    assert execute(runs, settings(tmp_path), lambda event: None) == []  # an empty cache, and then a warm one
     for name, path in verify.runs(finished / "toy").items():
         assert read_record(tmp_path / "reversed/toy/runs" / name / "record.json").facts() == read_record(path).facts()
 

@@ -3,10 +3,11 @@
 import numpy as np
 from generated import tiny_clip
 
-from lamm_cl import train
-from lamm_cl.config import Scenario, card_for
+from lamm_cl.config.cards import card_for
+from lamm_cl.config.schema import Scenario
 from lamm_cl.data.dataset import Dataset, Split
-from lamm_cl.sweep import Run
+from lamm_cl.sweeping.plan import Run
+from lamm_cl.training import run as train
 
 CLASSES = ("red", "green", "blue", "golden retriever", "black", "white", "grey cat")
 SMALL = {"epochs": 2, "batch": 8, "augmentation": "none"}

@@ -61,10 +61,10 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 def check_names(where: str, names: Iterable[str], root: Path | None) -> None:
     """Every name is a known dataset, or a path, or lies below the data root."""
-    from lamm_cl import data
+    from lamm_cl.data import catalogue
 
-    known = [info.name for info in data.names()]
+    known = [info.name for info in catalogue.names()]
     for name in dict.fromkeys(names):
         own = Path(name).expanduser().exists() or (root and (root / name).exists())
-        if data.canonical(name) not in known and not own:
+        if catalogue.canonical(name) not in known and not own:
             raise UserError(f"{where}: no dataset {name!r}{did_you_mean(name, known)}")

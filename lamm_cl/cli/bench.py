@@ -25,11 +25,12 @@ def add(commands: argparse._SubParsersAction) -> None:
 def _bench(args: argparse.Namespace) -> int:
     import json
 
-    from lamm_cl import bench, sweep
+    from lamm_cl.bench import workloads
     from lamm_cl.files import write_atomic
+    from lamm_cl.sweeping.execute import device
 
     found = []
-    for measure in bench.measure(args.backbone, args.classes, args.repeats, sweep.device(args.device), args.only or GROUPS):
+    for measure in workloads.measure(args.backbone, args.classes, args.repeats, device(args.device), args.only or GROUPS):
         found.append(measure)
         say(f"{measure.name}: {_figure(measure.value)} {measure.unit}  {measure.note}")
     table = new_table("what", "value", "ratio", "target", "met", "against")

@@ -16,7 +16,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _cache(args: argparse.Namespace) -> int:
-    from lamm_cl import bank
+    from lamm_cl.training import bank
 
     folder = arguments.cache(args) / "features"
     if args.action == "prune":

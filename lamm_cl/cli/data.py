@@ -26,11 +26,11 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from lamm_cl import data
+    from lamm_cl.data import catalogue
 
     table = new_table("name", "classes", "train", "test", "GB", "licence", "source", "where", "here")
     root = arguments.data_root(args)
-    for info in data.names():
+    for info in catalogue.names():
         here = info.embedded or (root and (root / info.folder).is_dir())
         row = (info.name, *info.counts, f"{info.gigabytes:g}", info.licence, info.source, info.where)
         table.add_row(*row, "yes" if here else "no")
@@ -39,7 +39,7 @@ def _list(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     """Without names: all that is there, and a line for what is not. Status 1 where a run would fail."""
-    from lamm_cl import data
+    from lamm_cl.data import catalogue, check
 
     root = arguments.data_root(args)
     if root is not None and not root.is_dir():
@@ -47,14 +47,14 @@ def _check(args: argparse.Namespace) -> int:
     arguments.check_names("data check", args.name, root)
     names, missing = args.name, []
     if not names:
-        files = [info for info in data.names() if not info.embedded]
+        files = [info for info in catalogue.names() if not info.embedded]
         if root is None:
             raise UserError("data check: which data? give NAMEs, or a folder with --data-root (or $LAMM_CL_DATA)")
         missing = [info.name for info in files if not (root / info.folder).is_dir()]
         names = [info.name for info in files if info.name not in missing]
     with checking() as progress:
-        findings = data.check(names, root, arguments.cache(args), jobs=args.jobs, progress=progress)
-        absent = data.check(missing, root, arguments.cache(args))
+        findings = check.check(names, root, arguments.cache(args), jobs=args.jobs, progress=progress)
+        absent = check.check(missing, root, arguments.cache(args))
     for finding in findings:
         say(f"{finding.level:<8} {finding.dataset}: {finding.text}" + (f"; {finding.fix}" if finding.fix else ""))
     for finding in absent:
@@ -65,7 +65,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _fetch(args: argparse.Namespace) -> int:
-    from lamm_cl import data
+    from lamm_cl.data import catalogue, fetch
 
     root = arguments.data_root(args)
     if root is None:
@@ -78,9 +78,9 @@ def _fetch(args: argparse.Namespace) -> int:
             of = f" of {total / 1e6:,.0f}" if total else ""
             say(f"{file}: {done / 1e6:,.0f}{of} MB")
 
-    folders = data.fetch(data.canonical(args.name), root, show)
+    folders = fetch.fetch(catalogue.canonical(args.name), root, show)
     for folder in folders:
         say(f"wrote {folder}")
     if not folders:
-        say(f"nothing to do: {data.canonical(args.name)} is there")
+        say(f"nothing to do: {catalogue.canonical(args.name)} is there")
     return 0

@@ -8,8 +8,8 @@ from lamm_cl.cli.screen import duration, say
 from lamm_cl.errors import UserError
 
 if TYPE_CHECKING:
-    from lamm_cl.estimate import Sizes
-    from lamm_cl.sweep import Run
+    from lamm_cl.sweeping.estimate import Sizes
+    from lamm_cl.sweeping.plan import Run
 
 
 def tell(runs: "list[Run]", todo: "list[Run]", args: argparse.Namespace) -> int:
@@ -29,20 +29,22 @@ def _print_plan(runs: "list[Run]", todo: "list[Run]") -> None:
 
 def _print_estimate(todo: "list[Run]", args: argparse.Namespace) -> None:
     """Images, time and disk, from a speed measured now on random weights of the scenario's architecture."""
-    from lamm_cl import estimate, sweep
-    from lamm_cl.config import HUB
-    from lamm_cl.model import find
+    from lamm_cl.bench.speed import speed
+    from lamm_cl.config.schema import HUB
+    from lamm_cl.learner.build import find
+    from lamm_cl.sweeping import execute
+    from lamm_cl.sweeping.estimate import work
 
     scenario = todo[0].scenario
     sizes = {name: _sizes(name, scenario.train_on, args) for name in dict.fromkeys(run.dataset for run in todo)}
-    needed = estimate.work(todo, sizes, lambda card: find(card.context.use, card.key))
+    needed = work(todo, sizes, lambda card: find(card.context.use, card.key))
     say(f"images to encode: {needed.encoded:,} once for all methods; {needed.prompted:,} passes of images with prompts")
     backbone = scenario.backbone
     if backbone.architecture.startswith(HUB):
         say("no estimate of time: the architecture is in the repository")
         return
-    device = sweep.device(args.device)
-    measured = estimate.speed(backbone.architecture, backbone.precision, device)
+    device = execute.device(args.device)
+    measured = speed(backbone.architecture, backbone.precision, device)
     say(
         f"measured here ({device}, one thread, {backbone.architecture} with random weights, {backbone.precision}): "
         f"{measured.images:.1f} images/s, {measured.prompts:.1f} prompts/s forward and backward"
@@ -58,17 +60,18 @@ def _print_estimate(todo: "list[Run]", args: argparse.Namespace) -> None:
 
 def _sizes(name: str, train_on: str | None, args: argparse.Namespace) -> "Sizes":
     """Of the dataset as it lies there, else as published."""
-    from lamm_cl import data
-    from lamm_cl.estimate import Sizes
+    from lamm_cl.data import catalogue
+    from lamm_cl.data.dataset import learned_from
+    from lamm_cl.sweeping.estimate import Sizes
 
-    published = {info.name: info for info in data.names()}
+    published = {info.name: info for info in catalogue.names()}
     try:
-        dataset = data.load(name, arguments.data_root(args), arguments.cache(args))
+        dataset = catalogue.load(name, arguments.data_root(args), arguments.cache(args))
         if train_on:
-            dataset = data.learned_from(dataset, data.load(train_on, arguments.data_root(args), arguments.cache(args)))
+            dataset = learned_from(dataset, catalogue.load(train_on, arguments.data_root(args), arguments.cache(args)))
         return Sizes(len(dataset.classes), len(dataset.train), len(dataset.test))
     except UserError:
-        if (info := published.get(data.canonical(name))) is None:
+        if (info := published.get(catalogue.canonical(name))) is None:
             raise
-        source = published.get(data.canonical(train_on or name), info)
+        source = published.get(catalogue.canonical(train_on or name), info)
         return Sizes(info.classes, source.train, info.test)

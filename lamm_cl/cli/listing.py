@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lamm_cl.cli.screen import new_table, say, show_table
 
 if TYPE_CHECKING:
-    from lamm_cl.config import Card
+    from lamm_cl.config.schema import Card
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -30,22 +30,22 @@ def _add_list(commands: argparse._SubParsersAction) -> None:
 
 
 def _list_scenarios() -> int:
-    from lamm_cl import config
+    from lamm_cl.config.cards import load_scenario, scenario_names
 
     table = new_table("name", "datasets", "experiences", "shots", "methods", "what")
-    for name in config.scenario_names():
-        s = config.load_scenario(name)
+    for name in scenario_names():
+        s = load_scenario(name)
         experiences = s.experiences if isinstance(s.experiences, int | str) else " + ".join(map(str, s.experiences))
         table.add_row(name, _joined(s.datasets), str(experiences), _joined(s.shots), _joined(s.methods), s.description)
     return show_table(table)
 
 
 def _list_methods() -> int:
-    from lamm_cl import config
+    from lamm_cl.config.cards import card_names, load_card
 
     table = new_table("key", "name", "paper", "trainable at ViT-B/16", "training")
-    for key in config.card_names():
-        card = config.load_card(key)
+    for key in card_names():
+        card = load_card(key)
         t = card.training
         training = f"{t.epochs} epochs, batch {t.batch}, lr {t.lr:g}" if t else "none"
         table.add_row(key, card.name, _short_paper(card.paper), card.trainable.partition(" (")[0], training)
@@ -53,20 +53,20 @@ def _list_methods() -> int:
 
 
 def _list_datasets() -> int:
-    from lamm_cl import data
+    from lamm_cl.data import catalogue
 
     table = new_table("name", "classes", "train", "test", "where", "source", "licence")
-    for info in data.names():
+    for info in catalogue.names():
         table.add_row(info.name, *info.counts, info.where, info.source, info.licence)
     return show_table(table)
 
 
 def _list_backbones() -> int:
-    from lamm_cl import registry
+    from lamm_cl.towers import architectures
 
     table = new_table("architecture", "kind", "pixels", "weights")
     table.add_row("lamm-cl-mini", "ViT", "48", "embedded (the tiny CLIP inside the package)")
-    for name, kind, pixels, tags in registry.architectures():
+    for name, kind, pixels, tags in architectures.architectures():
         quick = "for a file of weights that needs QuickGELU, as OpenAI's" if name.endswith("-quickgelu") else ""
         table.add_row(name, kind, str(pixels), _joined(tags) or quick or "a file")
     show_table(table)
@@ -93,9 +93,9 @@ def _add_show(commands: argparse._SubParsersAction) -> None:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from lamm_cl import config
+    from lamm_cl.config.cards import load_card
 
-    card = config.load_card(args.method)
+    card = load_card(args.method)
     say(f"{card.name} ({card.key})\n{card.paper}\n{card.repository or ''}".rstrip())
     for part in ("context", "labels", "loss"):
         piece = getattr(card, part)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from lamm_cl.cli.screen import console, duration, say
 
 if TYPE_CHECKING:
-    from lamm_cl.sweep import Event, Run
+    from lamm_cl.sweeping.execute import Event
+    from lamm_cl.sweeping.plan import Run
 
 
 class _Progress:

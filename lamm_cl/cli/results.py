@@ -46,12 +46,13 @@ def _add_table(commands: argparse._SubParsersAction) -> None:
 
 
 def _table(args: argparse.Namespace) -> int:
-    from lamm_cl import report, tables
+    from lamm_cl.reports import builders
+    from lamm_cl.reports.derived import write_tables
 
-    shown = tables.tables(args.results, args.kind)
+    shown = builders.tables(args.results, args.kind)
     _print_tables(shown, args.format)
     for folder in args.results if args.write else ():
-        for path in report.write_tables(folder):
+        for path in write_tables(folder):
             say(f"wrote {path}")
     return 0
 
@@ -71,14 +72,14 @@ def _add_plot(commands: argparse._SubParsersAction) -> None:
 
 
 def _plot(args: argparse.Namespace) -> int:
-    from lamm_cl import plots
-    from lamm_cl.records import Unfit, runs_in
+    from lamm_cl.reports import figures
+    from lamm_cl.results.runs import Unfit, runs_in
 
     output = args.output or (args.results[0] / "figures" if len(args.results) == 1 else Path("figures"))
     several_shots = any(len(runs_in(folder)) > 1 for folder in args.results)
-    kinds = [args.kind] if args.kind else [kind for kind in plots.FIGURES if kind != "few-shot" or several_shots]
+    kinds = [args.kind] if args.kind else [kind for kind in figures.FIGURES if kind != "few-shot" or several_shots]
     for kind in kinds:
-        draw, stem = plots.FIGURES[kind]
+        draw, stem = figures.FIGURES[kind]
         options = {"label_space": args.label_space} | ({} if kind == "few-shot" else {"shots": args.shots})
         suffix = f"_{args.label_space}" if args.label_space else ""
         try:
@@ -106,7 +107,7 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from lamm_cl.compare import compare
+    from lamm_cl.reports.compare import compare
 
     found = compare(args.results, args.baseline)
     if len(args.results) > 1 and args.format == "terminal":
@@ -116,13 +117,13 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _print_tables(shown: Sequence, form: str) -> None:
-    from lamm_cl import report
+    from lamm_cl.reports.renderers import RENDERERS, to_terminal
 
     if form == "terminal":
         for table in shown:
-            console().print(report.to_terminal(table))
+            console().print(to_terminal(table))
     else:
-        sys.stdout.write(report.RENDERERS[form](shown))
+        sys.stdout.write(RENDERERS[form](shown))
 
 
 def _add_report(commands: argparse._SubParsersAction) -> None:
@@ -138,7 +139,7 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from lamm_cl import page
+    from lamm_cl.reports.page import page
 
     several = len(args.results) > 1
     output = args.output or (Path("report.html") if several else args.results[0] / "report.html")
@@ -165,14 +166,15 @@ def _add_verify(commands: argparse._SubParsersAction) -> None:
 
 
 def _verify(args: argparse.Namespace) -> int:
-    from lamm_cl import sweep, verify
+    from lamm_cl.sweeping import verify
+    from lamm_cl.sweeping.execute import Settings
 
     chosen = verify.choose(args.results, args.run, args.recompute)
     found = verify.problems(args.results)
     finished = verify.runs(args.results)
     say("\n".join(map(plain, found)) if found else f"{len(finished)} runs: every file is whole, tables follow from the records")
     os.environ["OMP_NUM_THREADS"] = "1"  # see lamm_cl.cli.run
-    settings = sweep.Settings(arguments.data_root(args), arguments.cache(args), args.device, jobs=1)
+    settings = Settings(arguments.data_root(args), arguments.cache(args), args.device, jobs=1)
     for name in chosen:
         say(f"{name}: doing it again")
         differs = verify.recompute(finished[name], settings, lambda event: None)

@@ -16,8 +16,9 @@ from lamm_cl.cli.screen import complain, console, say
 from lamm_cl.errors import UserError
 
 if TYPE_CHECKING:
-    from lamm_cl.config import Scenario
-    from lamm_cl.sweep import Event, Run, Settings
+    from lamm_cl.config.schema import Scenario
+    from lamm_cl.sweeping.execute import Event, Settings
+    from lamm_cl.sweeping.plan import Run
 
 LOGS = ("csv", "tensorboard", "wandb")
 
@@ -63,30 +64,31 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from lamm_cl import sweep
+    from lamm_cl.sweeping.plan import unfinished
+    from lamm_cl.sweeping.publish import tidy
 
     runs = _planned(args)
     folder = args.results / runs[0].scenario.name
     _check_writable(folder)
     if args.report:
-        from lamm_cl import page
+        from lamm_cl.reports.page import page
 
         page.check_installed()  # told now, not after hours
     if args.log:
-        from lamm_cl import logs
+        from lamm_cl.training import logs
 
         logs.check_installed(args.log)
-    todo = sweep.unfinished(runs)
+    todo = unfinished(runs)
     if args.dry_run:
         return dry_run.tell(runs, todo, args)
-    sweep.tidy([run for run in runs if run not in todo])
+    tidy([run for run in runs if run not in todo])
     if not todo:
         say(f"nothing to do: all {len(runs)} runs are finished")
         fresh = _derived_is_fresh(folder) and (not args.report or _is_newer(folder / "report.html", folder))
         return 0 if fresh else _derive(runs[0].scenario, folder, args.report)
     jobs = min(args.jobs, len(todo))
     wanted = tuple(dict.fromkeys(args.log))
-    settings = sweep.Settings(
+    settings = Settings(
         arguments.data_root(args), arguments.cache(args), args.device, jobs, args.save_every, args.checkpoint_activations, wanted
     )
     _check_data(todo, settings)
@@ -99,18 +101,19 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _planned(args: argparse.Namespace) -> "list[Run]":
-    from lamm_cl import config, sweep
+    from lamm_cl.config.cards import load_scenario, replace_backbone, with_card
+    from lamm_cl.sweeping.plan import plan
 
-    scenario = config.load_scenario(args.scenario)
+    scenario = load_scenario(args.scenario)
     methods = []
     for method in args.method:
         if method.endswith(".yaml"):
-            scenario, method = config.with_card(scenario, method)
+            scenario, method = with_card(scenario, method)
         methods.append(method)
     if args.backbone or args.precision:
-        scenario = config.replace_backbone(scenario, args.backbone, args.precision)
+        scenario = replace_backbone(scenario, args.backbone, args.precision)
     lists = {"datasets": args.dataset, "methods": methods, "shots": args.shots, "seeds": args.seed}
-    runs = sweep.plan(scenario, args.results, **{name: list(dict.fromkeys(given)) for name, given in lists.items()})
+    runs = plan(scenario, args.results, **{name: list(dict.fromkeys(given)) for name, given in lists.items()})
     names = [*(run.dataset for run in runs), *filter(None, [scenario.train_on])]
     arguments.check_names(f"{scenario.name}: datasets", names, arguments.data_root(args))
     return runs
@@ -126,29 +129,30 @@ def _check_writable(folder: Path) -> None:
 
 def _check_data(runs: "list[Run]", settings: "Settings") -> None:
     """Load each dataset once before anything is written: what is missing is told now; generated images are cached."""
-    from lamm_cl import data
+    from lamm_cl.data import catalogue, fewshot
+    from lamm_cl.data.dataset import learned_from
 
     for name in dict.fromkeys(run.dataset for run in runs):
         say(f"preparing {name}")
-        dataset = data.load(name, settings.data_root, settings.cache)
+        dataset = catalogue.load(name, settings.data_root, settings.cache)
         if train_on := runs[0].scenario.train_on:
-            dataset = data.learned_from(dataset, data.load(train_on, settings.data_root, settings.cache))
+            dataset = learned_from(dataset, catalogue.load(train_on, settings.data_root, settings.cache))
         if not len(dataset.train):
             others = "learn its classes from another dataset, with train_on in the scenario, as in lamm-table1"
             raise UserError(f"{name}: has test images only; {others}")
         shots = {run.shots for run in runs if run.dataset == name} - {"full"}
-        for note in (*dataset.notes, *(data.too_few(dataset.train.labels, dataset.classes, k) for k in sorted(shots))):
+        for note in (*dataset.notes, *(fewshot.too_few(dataset.train.labels, dataset.classes, k) for k in sorted(shots))):
             if note:
                 say(f"  note: {note}")
 
 
 def _execute(todo: "list[Run]", planned: int, settings: "Settings") -> "tuple[list[Event], int]":
     """-> the events of the runs that failed, and how many finished."""
-    from lamm_cl import sweep
+    from lamm_cl.sweeping.execute import execute
 
     screen = Bars(todo, planned) if console().is_terminal else Lines(todo, planned)
     with screen:
-        failures = sweep.execute(todo, settings, screen.report)
+        failures = execute(todo, settings, screen.report)
     return failures, len(todo) - len(failures)
 
 
@@ -162,7 +166,7 @@ def _print_failures(failures: "list[Event]") -> int:
 
 def _derive(scenario: "Scenario", folder: Path, with_page: bool) -> int:
     """Tables and figures from the records. In processes of their own: what trains and what draws share files only."""
-    from lamm_cl import locks
+    from lamm_cl.sweeping import locks
 
     at_once = "few-shot" if len(scenario.shots) > 1 else "ablation"  # one experience: nothing can degrade
     at_once = "domain-generalisation" if scenario.train_on else at_once

@@ -8,8 +8,9 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor, nn
 
-from ..clip import FrozenCLIP, Prompts
-from ..prompts import ContextLearner, start
+from lamm_cl.learner.pieces import ContextLearner
+from lamm_cl.learner.prompts import start
+from lamm_cl.towers.clip import FrozenCLIP, Prompts
 
 
 class CoCoOp(ContextLearner):

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..clip import FrozenCLIP, Prompts
-from ..prompts import DeepContext, in_template
+from lamm_cl.learner.pieces import DeepContext
+from lamm_cl.learner.prompts import in_template
+from lamm_cl.towers.clip import FrozenCLIP, Prompts
 
 
 class Correlate(nn.Module):

@@ -8,8 +8,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from ..clip import FrozenCLIP, Prompts
-from ..prompts import Atom, ContextLearner, PerClass, noise, start
+from lamm_cl.learner.pieces import ContextLearner
+from lamm_cl.learner.prompts import Atom, PerClass, noise, start
+from lamm_cl.towers.clip import FrozenCLIP, Prompts
 
 ORDERS = {
     "end": lambda phrase, name: phrase + name,

@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..clip import FrozenCLIP
-from ..prompts import Atom, Labels, PerClass, words
+from lamm_cl.learner.pieces import Labels
+from lamm_cl.learner.prompts import Atom, PerClass, words
+from lamm_cl.towers.clip import FrozenCLIP
 
 KEPT = {
     "shortest": min,

@@ -8,8 +8,8 @@ from copy import deepcopy
 
 from torch import nn
 
-from ..clip import FrozenCLIP, Prompts
-from ..prompts import DeepContext
+from lamm_cl.learner.pieces import DeepContext
+from lamm_cl.towers.clip import FrozenCLIP, Prompts
 
 
 class MaPLe(DeepContext):

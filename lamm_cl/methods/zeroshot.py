@@ -1,8 +1,8 @@
 """Zero-shot CLIP (Radford et al., ICML 2021): t_c = text(template with the name of c), or the mean over several templates."""
 
-from ..clip import imagenet_templates
-from ..errors import UserError, did_you_mean
-from ..prompts import ContextLearner
+from lamm_cl.errors import UserError, did_you_mean
+from lamm_cl.learner.pieces import ContextLearner
+from lamm_cl.towers.clip import imagenet_templates
 
 IMAGENET_7 = (  # the seven that CLIP's authors found best on ImageNet, used by CoOp's ZeroshotCLIP2
     "itap of a {}.",

@@ -1,4 +1,4 @@
-"""Plays lamm_cl.train in every process that has this folder in PYTHONPATH and LAMM_CL_STANDIN set: runs of no time.
+"""Plays lamm_cl.training.run in every process that has this folder in PYTHONPATH and LAMM_CL_STANDIN set: runs of no time.
 
 The seed decides what a run does: 66 crashes, 77 finds a mistake of the user's, 88 kills its process, 99 takes for ever;
 all others write a file for each log that is asked for, and a record that depends on nothing but the run.
@@ -17,9 +17,9 @@ def run(run, *, progress, logs=(), **settings):
     import torch
     from fake_records import record
 
-    from lamm_cl.config import content_hash
+    from lamm_cl.config.identity import content_hash
     from lamm_cl.errors import UserError
-    from lamm_cl.records import write_record
+    from lamm_cl.results.file import write_record
 
     progress(SimpleNamespace(experience=1, experiences=2, epoch=1, epochs=4, stage="train"))
     if run.seed == CRASH:
@@ -57,15 +57,16 @@ class OneThread(ModuleType):
 
 
 class Estimate(ModuleType):
-    """A sweep of no cost, measured in no time."""
+    """A sweep of no cost, measured in no time; which pieces a card has does not matter to it."""
 
     Sizes = staticmethod(lambda *counts: counts)
-    work = staticmethod(lambda runs, sizes: SimpleNamespace(encoded=7, prompted=0, prompts=0, seconds=lambda speed: (0, 0, 0)))
+    work = staticmethod(lambda *_: SimpleNamespace(encoded=7, prompted=0, prompts=0, seconds=lambda speed: (0, 0, 0)))
     speed = staticmethod(lambda architecture, precision, device: SimpleNamespace(images=1.0, prompts=1.0, D=1))
+    find = None
 
 
-estimate = Estimate("lamm_cl.estimate")
-played = {"lamm_cl.train": ModuleType("lamm_cl.train"), "lamm_cl.estimate": estimate, "torch": OneThread("torch")}
-played["lamm_cl.train"].run = run
+PLAYED = ("lamm_cl.training.run", "lamm_cl.sweeping.estimate", "lamm_cl.bench.speed", "lamm_cl.learner.build")
+played = {name: Estimate(name) for name in PLAYED} | {"torch": OneThread("torch")}
+played["lamm_cl.training.run"].run = run
 if os.environ.get("LAMM_CL_STANDIN"):
     sys.modules.update(played)

@@ -1,0 +1,76 @@
+"""The command line: parses, calls, prints. The only owner of the screen and the only reader of the environment.
+
+A module for each command or family of commands, with its parser (`add`) beside what it does. Heavy imports stay inside the
+commands' functions: `--help`, `list` and `show` answer at once.
+
+Exit status: 0 done; 1 some runs failed; 2 the user's mistake, told in one line; 130 or 143 interrupted; 141 the reader of
+the output went away.
+"""
+
+import argparse
+import errno
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from lamm_cl.cli import bench, cache, data, listing, results, run
+from lamm_cl.cli.screen import complain
+from lamm_cl.errors import UserError, did_you_mean
+from lamm_cl.files import refusal
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command -> its exit status."""
+    args = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        return args.command(args)
+    except UserError as error:
+        complain(str(error))
+        return 2
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # lamm-cl list methods | head; pipes to workers are looked after in sweep.py
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
+        if (told := refusal(error)) is None:
+            raise
+        complain(told)
+        return 2
+    except KeyboardInterrupt:
+        complain("interrupted; finished runs are kept, the same command goes on from here")
+        return 128 + signal.SIGINT
+    except _Terminated:
+        complain("terminated; finished runs are kept, the same command goes on from here")
+        return 128 + signal.SIGTERM
+
+
+class _Terminated(BaseException):
+    """SIGTERM, on its way up through the same clean-up as Ctrl-C."""
+
+
+def _terminated(signum: int, frame: object) -> NoReturn:
+    raise _Terminated
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        near = ""
+        if found := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
+            near = did_you_mean(found[1], re.findall(r"[\w+-]+", found[2]))
+        complain(f"{message}{near} (see {self.prog} --help)")
+        sys.exit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="lamm-cl",
+        description="Continual learning with CLIP prompt learners: every method through one loop, on one stream.",
+        epilog="Begin with: lamm-cl run demo",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for family in (run, results, listing, data, bench, cache):
+        family.add(commands)
+    return parser

@@ -1,0 +1,166 @@
+"""Scenarios and method cards: found by name or path, extended, overridden; YAML in, models out.
+
+A mistake in a file is a `UserError` of one line: file, key path, what was expected, the nearest right spelling.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lamm_cl import yaml_facts
+from lamm_cl.config.explained import validated
+from lamm_cl.config.schema import HUB, OWN, Backbone, Card, Scenario
+from lamm_cl.errors import UserError, did_you_mean, shown
+from lamm_cl.files import PACKAGE
+
+
+def scenario_names() -> list[str]:
+    """The scenarios shipped with the package."""
+    return _names("scenarios")
+
+
+def card_names() -> list[str]:
+    """The method cards shipped with the package."""
+    return _names("baselines")
+
+
+def load_scenario(name_or_path: str | Path) -> Scenario:
+    """A shipped scenario by name, or any by path (ending in .yaml); its method cards are resolved once as a check."""
+    path, label = _find("scenarios", name_or_path, "scenario")
+    data = _read(path, label)
+    _inline_cards(data, path.parent)
+    scenario = validated(Scenario, data, label)
+    for method in dict.fromkeys([*scenario.methods, *scenario.overrides]):
+        card_for(scenario, method, label)
+    return scenario
+
+
+def load_card(key_or_path: str | Path) -> Card:
+    """A shipped method card by key, or any by path (ending in .yaml)."""
+    return _load_card(key_or_path, below=())
+
+
+def resolve(card: Card, overrides: dict[str, Any], where: str = "overrides") -> Card:
+    """The card with `overrides` merged in, validated again; an error names `where` and the key.
+
+    Mappings merge key by key, everything else is replaced; a piece with another `use` is replaced as a whole.
+    """
+    return validated(Card, _merge(card.model_dump(mode="json"), overrides), where)
+
+
+def card_for(scenario: Scenario, method: str, label: str = "") -> Card:
+    """The card of one method of a scenario, with the scenario's overrides.
+
+    A method that is no shipped card needs an override that names the card it `extends` (an ablation, a variant).
+    """
+    partial = dict(scenario.overrides.get(method, {}))
+    extends = "extends" in partial
+    base = partial.pop("extends", method)
+    where = ": ".join(filter(None, [label, f"overrides.{method}" if partial else ""]))
+    if base is None:
+        return validated(Card, {"key": method} | partial, where)
+    if not isinstance(base, str) or base not in card_names():
+        raise UserError(f"{where or 'methods'}: no method card {shown(base)}{did_you_mean(base, card_names())}")
+    card = _shipped_card(base)
+    if extends:
+        card = card.model_copy(update={field: Card.model_fields[field].default for field in OWN})
+    return resolve(card, {"key": method} | partial, where)
+
+
+def with_card(scenario: Scenario, path: str | Path) -> tuple[Scenario, str]:
+    """The scenario with the card of a file added under the file's stem, and that stem."""
+    card = load_card(path)
+    overrides = scenario.overrides | {card.key: _standing_alone(card)}
+    return scenario.model_copy(update={"overrides": overrides}), card.key
+
+
+def replace_backbone(scenario: Scenario, named: str | None, precision: str | None) -> Scenario:
+    """The scenario on another backbone, ARCH:WEIGHTS or hf-hub:OWNER/NAME, or in another precision; None: as it is.
+
+    ARCH alone means OpenAI's weights, or for the embedded architecture its own.
+    """
+    facts = scenario.backbone.model_dump()
+    if named and named.startswith(HUB):
+        facts |= {"architecture": named, "weights": "hub"}
+    elif named:
+        architecture, _, weights = named.partition(":")
+        own = "embedded" if architecture == "lamm-cl-mini" else "openai"
+        facts |= {"architecture": architecture, "weights": weights or own}
+    backbone = validated(Backbone, facts | ({"precision": precision} if precision else {}), "--backbone")
+    return scenario.model_copy(update={"backbone": backbone})
+
+
+@cache
+def _shipped_card(key: str) -> Card:
+    return load_card(key)
+
+
+def _load_card(key_or_path: str | Path, below: tuple[Path, ...]) -> Card:
+    path, label = _find("baselines", key_or_path, "method card")
+    if path in below:
+        raise UserError(f"{label}: extends: the card extends itself")
+    data = _read(path, label)
+    if "key" in data:
+        raise UserError(f"{label}: no field 'key' in a card file; the file's name is the key")
+    base = data.pop("extends", None)
+    if base is not None:
+        if not isinstance(base, str):
+            raise UserError(f"{label}: extends: expected the name of a card, got {shown(base)}")
+        beside = path.parent / base
+        parent = _load_card(beside if base.endswith(".yaml") else base, (*below, path))
+        data = _merge(parent.model_dump(mode="json", exclude=set(OWN)), data)
+    return validated(Card, data | {"key": path.stem}, label)
+
+
+def _inline_cards(data: dict[str, Any], folder: Path) -> None:
+    """Replace `extends: file.yaml` by the card itself: a scenario then means the same wherever it is read."""
+    overrides = data.get("overrides")
+    for method, partial in overrides.items() if isinstance(overrides, dict) else ():
+        base = partial.get("extends") if isinstance(partial, dict) else None
+        if isinstance(base, str) and base.endswith(".yaml"):
+            rest = {key: value for key, value in partial.items() if key != "extends"}
+            overrides[method] = _merge(_standing_alone(load_card(folder / base)), rest)
+
+
+def _standing_alone(card: Card) -> dict[str, Any]:
+    return {"extends": None} | card.model_dump(mode="json", exclude={"key"})
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = base.get(key)
+        both = isinstance(old, dict) and isinstance(value, dict)
+        merged[key] = _merge(old, value) if both and value.get("use", old.get("use")) == old.get("use") else value
+    return merged
+
+
+def _shipped(kind: str) -> Path:
+    """scenarios/ and baselines/ lie inside the package in a wheel, beside it in a checkout."""
+    return PACKAGE / kind if (PACKAGE / kind).is_dir() else PACKAGE.parent / kind
+
+
+def _names(kind: str) -> list[str]:
+    return sorted(path.stem for path in _shipped(kind).glob("*.yaml"))
+
+
+def _find(kind: str, name_or_path: str | Path, what: str) -> tuple[Path, str]:
+    """-> the file, and how messages call it."""
+    text = str(name_or_path)
+    if isinstance(name_or_path, str) and name_or_path in _names(kind):
+        return _shipped(kind) / f"{name_or_path}.yaml", f"{kind}/{name_or_path}.yaml"
+    if text.endswith((".yaml", ".yml")) or "/" in text:
+        return Path(name_or_path), text
+    raise UserError(f"no {what} {shown(text)}{did_you_mean(text, _names(kind))} (a path ends in .yaml)")
+
+
+def _read(path: Path, label: str) -> dict[str, Any]:
+    try:
+        content = path.read_bytes()
+    except IsADirectoryError:
+        raise UserError(f"{label}: is a folder; expected a YAML file") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        beside = [each.name for each in path.parent.glob("*.yaml")] if isinstance(error, FileNotFoundError) else []
+        raise UserError(f"{label}: cannot be read: {reason}{did_you_mean(path.name, beside)}") from None
+    return yaml_facts.parse(content, label)

@@ -1,0 +1,72 @@
+"""A method card -> the model that it describes."""
+
+import inspect
+from importlib import import_module
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import nn
+
+from lamm_cl.config.schema import Card, Piece
+from lamm_cl.errors import UserError, did_you_mean
+from lamm_cl.learner.model import PromptedCLIP
+from lamm_cl.learner.pieces import Labels
+from lamm_cl.learner.text import Classifier, Frame
+from lamm_cl.towers.clip import FrozenCLIP
+
+
+def build(card: Card, clip: FrozenCLIP, names: list[str], experiences: list[range], *, template: str = "a photo of a {}.",
+          dataset: str = "", shots: float = 1, train_label_space: str = "experience", seed: int = 0) -> PromptedCLIP:  # fmt: skip
+    """The model that a method card describes; its pieces are named "file.Class" in lamm_cl.methods.
+
+    names: by order of arrival, underscores already spaces.  Initial values are drawn from `seed` alone.
+    """
+    given = dict(clip=clip, names=names, template=template, dataset=dataset, shots=shots)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        context = piece(card, "context", given)
+        labels = piece(card, "labels", given)
+        extra_loss = piece(card, "loss", given)
+        context.settle(names)
+        labels.settle(clip, names)
+        frames = [Frame(clip, names, t, context, labels) for t in context.templates]
+        reference = None
+        if getattr(extra_loss, "reads_reference", False):
+            reference = Classifier([Frame(clip, names, t, context, Labels()) for t in context.templates], Labels(), experiences)
+    classifier = Classifier(frames, labels, experiences)
+    return PromptedCLIP(clip, classifier, reference, context, extra_loss, train_label_space).to(clip.device)
+
+
+def piece(card: Card, field: str, given: dict) -> nn.Module | None:
+    """{use: coop.CoOp, n: 4} -> lamm_cl.methods.coop.CoOp(n=4, and those of `given` that it asks for by name)."""
+    entry: Piece | None = getattr(card, field)
+    if entry is None:
+        return None
+    where = f"{card.key}: {field}"
+    cls = find(entry.use, where)
+    parameters = inspect.signature(cls.__init__).parameters
+    mine = {name: p for name, p in parameters.items() if name != "self" and name not in given}
+    for name, value in entry.options.items():
+        if name not in mine:
+            raise UserError(f"{where}: {entry.use} has no option {name!r}{did_you_mean(name, mine)}")
+        try:
+            TypeAdapter(mine[name].annotation).validate_python(value, strict=True)
+        except ValidationError as error:
+            raise UserError(f"{where}: {name}: {value!r}: {error.errors()[0]['msg']}") from None
+    for name, p in mine.items():
+        if p.default is p.empty and name not in entry.options and p.kind is p.KEYWORD_ONLY:
+            raise UserError(f"{where}: {entry.use} needs {name!r}")
+    return cls(**{name: value for name, value in given.items() if name in parameters}, **entry.options)
+
+
+def find(use: str, where: str) -> type:
+    """ "coop.CoOp" -> the class lamm_cl.methods.coop.CoOp."""
+    file, _, name = use.partition(".")
+    try:
+        module = import_module(f"lamm_cl.methods.{file}")
+    except ModuleNotFoundError:
+        raise UserError(f"{where}: use: no file {file!r} in lamm_cl/methods") from None
+    public = [n for n, c in vars(module).items() if inspect.isclass(c) and issubclass(c, nn.Module)]
+    if name not in public:
+        raise UserError(f"{where}: use: {use!r} does not exist{did_you_mean(name, public)}")
+    return getattr(module, name)

@@ -1,0 +1,135 @@
+"""Text features of classes: where things stand in their prompts, their way through the text tower, and what may be kept."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lamm_cl.learner.pieces import ContextLearner, Labels
+from lamm_cl.learner.prompts import Atom, in_template
+from lamm_cl.towers.clip import FrozenCLIP, Prompts
+from lamm_cl.towers.transformer import Prefix
+
+
+class Frame(nn.Module):
+    """The prompts of C classes under one template: their frozen tokens, and the slots for context and label vectors.
+
+    fixed (C, L, d): the tokens' vectors;  slot (C, L): -1 for a fixed token, else which of [context (n) | labels (k)].
+    L reaches to the last end of text (EOT); behind it there is only padding.
+    """
+
+    def __init__(self, clip: FrozenCLIP, names: list[str], template: str, context: ContextLearner, labels: Labels):
+        super().__init__()
+        self.clip, self.n, self.shared = clip, context.n, context.shared
+        self.tokens = clip.tokenize([in_template(template, name) for name in names])  # (C, 77)
+        before = len(clip.words(template.partition("{}")[0]))
+        rows = []
+        for name in names:
+            phrase = [Atom("context", i) for i in range(self.n)]
+            phrase += [Atom("token", 1 + i) for i in range(self.n, before)]
+            spoken = [Atom("token", 1 + before + i) for i in range(len(clip.words(name)))]
+            rest = range(1 + before + len(spoken), self.tokens.shape[1])
+            row = [Atom("token", 0), *context.arrange(*labels.place(phrase, spoken)), *(Atom("token", i) for i in rest)]
+            rows.append(row + [row[-1]] * (self.tokens.shape[1] - len(row)))  # a shortened name leaves more padding
+        ends = self.tokens.argmax(dim=-1).tolist()
+        self.eot = [row.index(Atom("token", end)) for row, end in zip(rows, ends)]
+        L = max(self.eot) + 1
+        slot = [[-1 if a.kind == "token" else a.index + self.n * (a.kind == "label") for a in row[:L]] for row in rows]
+        at = torch.tensor([[a.index if a.kind == "token" else 0 for a in row[:L]] for row in rows], device=clip.device)
+        ids = self.tokens.gather(1, at)
+        self.register_buffer("end", torch.tensor(self.eot, device=clip.device), persistent=False)
+        self.register_buffer("slot", torch.tensor(slot, device=clip.device), persistent=False)
+        self.register_buffer("fixed", clip.embed(ids), persistent=False)
+        self.P = self._shared_prefix(ids)
+        self.constant_prefix: Prefix | None = None
+
+    def _shared_prefix(self, ids: Tensor) -> int:
+        """How many leading positions are the same in every prompt; EOT, asked for per class, never counts."""
+        common = (ids == ids[0]) & (self.slot == self.slot[0])
+        common &= self.slot < (self.n if self.shared else 0)
+        return min(int(common.all(dim=0).int().cumprod(0).sum()), min(self.eot))
+
+    def assemble(self, context: Tensor | None, labels: Tensor | None, classes: range, start: int, stop: int) -> Tensor:
+        """Positions start .. stop-1 of the prompts of `classes` -> (c, s, d), or (B, c, s, d) with a context per image.
+
+        context (1, n, d), (c, n, d) or (B, 1, n, d);  labels (c, k, d).
+        """
+        at = slice(classes.start, classes.stop), slice(start, stop)
+        fixed, slot = self.fixed[at], self.slot[at]
+        vectors = [v for v in (context, labels) if v is not None]
+        if not vectors:
+            return fixed
+        batch = (*vectors[0].shape[:-3], len(classes))
+        vectors = torch.cat([v.expand(*batch, *v.shape[-2:]) for v in vectors], dim=-2)
+        filled = vectors.gather(-2, slot.clamp(min=0).unsqueeze(-1).expand(*batch, *slot.shape[1:], vectors.shape[-1]))
+        return torch.where(slot.unsqueeze(-1) < 0, fixed, filled)
+
+    def whole(self, context: Tensor | None, labels: Tensor | None, classes: range) -> Tensor:
+        """The prompts with their padding (c, 77, d), for the plain tower."""
+        prompts = self.assemble(context, labels, classes, 0, self.fixed.shape[1])
+        padding = self.clip.embed(self.tokens.new_zeros(1)).expand(len(classes), self.clip.length - prompts.shape[-2], -1)
+        return torch.cat([prompts, padding], dim=-2)
+
+    def encode(self, prompts: Prompts, labels: Tensor | None, classes: range) -> Tensor:
+        """Unit text features (c, D), or (B, c, D) if the context depends on the image.  The shared prefix runs once."""
+        stop = 1 + max(self.eot[classes.start : classes.stop])
+        suffix = self.assemble(prompts.first, labels, classes, self.P, stop)  # ([B,] c, S, d)
+        eot = self.end[classes.start : classes.stop].expand(suffix.shape[:-2])
+        z = self.clip.text(self._prefix(prompts), suffix.flatten(0, -3), eot.flatten())
+        return z.view(*suffix.shape[:-2], -1)
+
+    def _prefix(self, prompts: Prompts) -> Prefix:
+        """The shared prefix of one prompt, or of one per image; of a fixed template it never changes."""
+        if prompts.first is None and self.constant_prefix is not None:
+            return self.constant_prefix
+        context = prompts.first if self.shared else None
+        prefix = self.clip.prefix(self.assemble(context, None, range(1), 0, self.P).flatten(0, -3), prompts.deep)
+        if prompts.first is None:
+            self.constant_prefix = prefix
+        return prefix
+
+    def last_tokens(self, prompts: Prompts, labels: Tensor | None, classes: range) -> Tensor:
+        """The last block's output at all positions, padding included (c, 77, d)."""
+        return self.clip.tokens(self.whole(prompts.first, labels, classes), prompts.deep)
+
+    def read(self, tokens: Tensor, classes: range) -> Tensor:
+        """Unit text features (c, D) from the last block's output (c, L, d)."""
+        at = torch.arange(len(classes), device=tokens.device)
+        return self.clip.read(tokens[at, self.end[classes.start : classes.stop]])
+
+
+class Classifier(nn.Module):
+    """Text features of classes: frames x labels.  What cannot change is computed once per experience and kept.
+
+    experiences: the classes of each.  A kept entry is valid until `forget`.
+    """
+
+    def __init__(self, frames: list[Frame], labels: Labels, experiences: list[range]):
+        super().__init__()
+        self.frames, self.labels, self.experiences = nn.ModuleList(frames), labels, experiences
+        self.kept: dict[range, Tensor] = {}
+
+    def features(self, prompts: Prompts, classes: range) -> Tensor:
+        """Unit text features (c, D), or (B, c, D) if the context depends on the image."""
+        wanted = [mine for mine in self.experiences if mine.start < classes.stop and classes.start < mine.stop]
+        parts = [self.kept[mine] if mine in self.kept else self.encode(prompts, mine) for mine in wanted]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
+
+    def encode(self, prompts: Prompts, classes: range) -> Tensor:
+        prompts, labels = prompts.of(classes), self.labels(classes)
+        return mean_direction([frame.encode(prompts, labels, classes) for frame in self.frames])
+
+    @torch.no_grad()
+    def keep(self, prompts: Prompts, classes: list[range]) -> None:
+        """Compute the features of these experiences now, for all that is asked until they are forgotten."""
+        for mine in classes:
+            if mine not in self.kept:
+                self.kept[mine] = self.encode(prompts, mine)
+
+    def forget(self, classes: list[range]) -> None:
+        for mine in classes:
+            self.kept.pop(mine, None)
+
+
+def mean_direction(features: list[Tensor]) -> Tensor:
+    """Unit features under several templates -> their normalised mean."""
+    return features[0] if len(features) == 1 else F.normalize(torch.stack(features).mean(dim=0), dim=-1)

@@ -1,0 +1,300 @@
+"""Records -> tables, in the layout of the papers.
+
+A builder turns the runs of a results folder into a Table (table.py); renderers turn Tables into text and compute nothing.
+Standard deviations are the sample's (ddof = 1) over seeds. Averages over datasets are taken seed by seed, over the seeds
+that are finished on every dataset shown.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from lamm_cl.errors import UserError, did_you_mean
+from lamm_cl.reports import metrics
+from lamm_cl.reports.measures import COST, INCREMENTAL, in_space, last_in, last_on, lost_in
+from lamm_cl.reports.published import as_in_paper, cite, cite_beside, folded, on_eleven
+from lamm_cl.reports.table import Column, Label, Line, Number, Table, ranked
+from lamm_cl.results.record import Record
+from lamm_cl.results.runs import Runs, Unfit, runs_in
+
+
+def tables(results: Sequence[Path], kind: str = "degradation") -> list[Table]:
+    """The tables of one kind: for each results folder, for each number of shots (few-shot: one for all shots).
+
+    Raises UserError for an unknown kind, a folder without finished runs, or runs that the kind does not fit.
+    """
+    if kind not in KINDS:
+        raise UserError(f"--kind: no table '{kind}'{did_you_mean(kind, KINDS)}; one of {', '.join(KINDS)}")
+    return [table for folder in results for table in of_kind(kind, runs_in(folder))]
+
+
+def of_kind(kind: str, folder: Sequence[Runs]) -> list[Table]:
+    """The tables of one kind from the runs of one results folder (`records.runs_in`)."""
+    if kind == "few-shot":
+        return [ranked(few_shot(folder))]
+    return [ranked(_BUILDERS[kind](runs)) for runs in folder]
+
+
+def fitting(folder: Sequence[Runs]) -> dict[str, list[Table]]:
+    """kind -> tables, of every kind that fits the runs of one results folder."""
+    idle = {"few-shot"} if len(folder) == 1 else set()
+    idle |= set() if _is_ablation(folder[0]) else {"ablation"}
+    idle |= {"degradation", "degradation-per-dataset"} if all(runs.experiences == 1 for runs in folder) else set()
+    shown = {}
+    for kind in (kind for kind in KINDS if kind not in idle):
+        try:
+            shown[kind] = of_kind(kind, folder)
+        except Unfit:
+            continue
+    return shown
+
+
+def degradation(runs: Runs) -> Table:
+    """Gao et al. (LAMM), AAAI 2024, Table 2: accuracy on each set after the last experience, what earlier ones lost."""
+    space = runs.space("own")
+    lines = []
+    for method in runs.methods:
+        lost = _average(runs, method, lost_in(space))
+        for j in range(1, runs.experiences + 1):
+            last = last_on(j, space)
+            each = [_number(runs, runs.values(d, method, last)) for d in runs.datasets]
+            labels = (_method(runs, method), Label(str(j), str(j)))
+            lines.append(Line(labels, (*each, _average(runs, method, last), lost), group=str(j)))
+    what = f"accuracy (%) after the last experience, {space} label space; degradation of the earlier sets in points"
+    columns = [*(Column(name, 1) for name in (*runs.datasets, "average")), Column("degradation", 1, once=True)]
+    table = _table("degradation", what, runs, ("method", "set"), columns, lines)
+
+    def numbers(facts: Mapping, line: Line) -> dict[str, float]:
+        j = line.labels[1].key
+        if runs.experiences != sum(key.startswith("set") for key in facts):
+            return {}
+        each = dict(zip(facts["columns"], facts[f"set{j}"], strict=True))
+        if {*map(folded, each)} != {*map(folded, runs.datasets)}:
+            return each
+        return each | {"average": facts["average"][f"set{j}"], "degradation": facts["average"]["degradation"]}
+
+    return cite(table, runs, "table2_class_incremental", numbers, lambda m: as_in_paper(runs, m, experiences=2))
+
+
+def degradation_per_dataset(runs: Runs) -> Table:
+    """How much each method degraded on each dataset, and on average."""
+    space = runs.space("own")
+    what = f"degradation (points), {space} label space: accuracy on the earlier sets now, minus when they were learned"
+    return _by_dataset("degradation-per-dataset", what, runs, lost_in(space))
+
+
+def incremental(runs: Runs) -> Table:
+    """The metrics of class-incremental learning, per dataset and averaged, in both label spaces."""
+    lines = [
+        Line(
+            (Label(place, place), Label(space, space), _method(runs, method)),
+            tuple(_place(runs, place, method, in_space(metric, space)) for _, metric in INCREMENTAL.values()),
+            group=f"{place} {space}",
+        )
+        for place in _places(runs)
+        for space in runs.spaces
+        for method in runs.methods
+    ]
+    columns = [Column(name, better) for name, (better, _) in INCREMENTAL.items()]
+    what = "class-incremental learning: accuracies in %, differences in points"
+    return _table("incremental", what, runs, ("dataset", "label space", "method"), columns, lines)
+
+
+def base_to_new(runs: Runs) -> Table:
+    """Zhou et al. (CoCoOp), CVPR 2022: learn the first half; test it and the unseen half, each among its own classes.
+
+    The harmonic mean is that of the two means over seeds (and datasets), as in the papers, so it has no deviation.
+    """
+    if runs.experiences != 2 or "own" not in runs.spaces:
+        found = f"{runs.experiences} in {' and '.join(runs.spaces)}"
+        raise Unfit(f"{runs.scenario}: base-to-new: needs 2 experiences in the own label space; here are {found}")
+    lines = []
+    for place in _places(runs):
+        for method in runs.methods:
+            base, new = (_place(runs, place, method, lambda r, j=j: r.accuracy("own")[1, j]) for j in (0, 1))
+            both = metrics.harmonic_mean(base.mean, new.mean)
+            numbers = (base, new, Number(both, np.nan, min(base.seeds, new.seeds), base.expected))
+            lines.append(Line((Label(place, place), _method(runs, method)), numbers, group=place))
+    columns = [Column(name, 1) for name in ("base", "new", "harmonic mean")]
+    what = "base to new: accuracy (%) after the first experience, own label space"
+    table = _table("base-to-new", what, runs, ("dataset", "method"), columns, lines)
+
+    def numbers(facts: Mapping, line: Line) -> dict[str, float]:
+        if line.labels[0].key != "average":
+            return {}
+        return {column.key: facts[column.key.replace(" ", "_")] for column in columns}
+
+    eleven = on_eleven(runs)
+    return cite(table, runs, "base_to_new", numbers, lambda m: eleven and as_in_paper(runs, m, experiences=2))
+
+
+def few_shot(folder: Sequence[Runs]) -> Table:
+    """Accuracy on all classes after the last experience, against the number of training images per class.
+
+    Gao et al. (LAMM), AAAI 2024, Table 3, with every dataset shown.
+    """
+    space = _shared_space(folder)
+    methods = list(dict.fromkeys(method for runs in folder for method in runs.methods))
+    places = list(dict.fromkeys(place for runs in folder for place in _places(runs)))
+    lines = []
+    for place in sorted(places, key="average".__eq__):
+        for method in methods:
+            numbers = tuple(_place(runs, place, method, last_in(space)) for runs in folder)
+            name = next(_method(runs, method) for runs in folder if method in runs.methods)
+            lines.append(Line((Label(place, place), name), numbers, group=place))
+    columns = [Column(str(runs.shots), 1) for runs in folder]
+    what = f"last accuracy (%) by training images per class, {space} label space"
+    table = _table("few-shot", what, folder[0], ("dataset", "method"), columns, lines)
+    notes = tuple(f"{runs.shots} shots: {note}" for runs in folder for note in runs.missing())
+    table = replace(table, scope=table.scope[:1], notes=notes)
+
+    def numbers(facts: Mapping, line: Line) -> dict[str, float]:
+        average = line.labels[0].key == "average"
+        return dict(zip(map(str, facts["columns"]), facts["accuracy"], strict=True)) if average else {}
+
+    return cite_beside(table, folder[-1], "table3_few_shot", numbers)
+
+
+def ablation(runs: Runs) -> Table:
+    """Methods as variants of the scenario's first: last accuracy on all classes, and the difference, seed by seed."""
+    last = last_in(space := runs.space("joint"))
+    table = _by_dataset("ablation", f"last accuracy (%), {space} label space", runs, last)
+    first = runs.averages(runs.methods[0], last)
+    lines = []
+    for method, line in zip(runs.methods, table.lines, strict=True):
+        each = runs.averages(method, last)
+        difference = {seed: each[seed] - first[seed] for seed in each if seed in first}
+        lines.append(replace(line, numbers=(*line.numbers, _number(runs, difference))))
+    column = Column(f"minus {runs.name(runs.methods[0])}", 0)
+    table = replace(table, columns=(*table.columns, column), lines=tuple(lines))
+
+    def terms(facts: Mapping, line: Line) -> dict[str, float]:
+        return {"average": facts["accuracy"]} if "accuracy" in facts else {}
+
+    def initialisation(facts: Mapping, line: Line) -> dict[str, float]:
+        at = dict(zip(facts["columns"], facts["accuracy"], strict=True)) if "accuracy" in facts else {}
+        return {"average": at[runs.shots]} if runs.shots in at else {}
+
+    table = cite_beside(table, runs, "table4_loss_ablation", terms)
+    return cite_beside(table, runs, "table5_initialisation", initialisation)
+
+
+def domain_generalisation(runs: Runs) -> Table:
+    """Gao et al. (LAMM), AAAI 2024, Table 1: learned from one dataset, tested on it and on others with its classes.
+
+    The average is over all the datasets, that one among them. A scenario says so by `train_on`; without it the datasets
+    after the first must have (some of) its classes and no training images of their own.
+    """
+    source = runs.of(runs.methods[0])[0].scenario.get("train_on")
+    if source is None:
+        source = runs.datasets[0]
+        classes = {d: {c for m in runs.methods for c in _classes(runs, d, m)} for d in runs.datasets}
+        other = [d for d in runs.datasets[1:] if not classes[d] <= classes[source] or _trained_on(runs, d)]
+        if other or len(runs.datasets) == 1:
+            expected = f"train_on, or others with classes of {source} and no training images"
+            found = f"{other[0]} is none" if other else "there are none"
+            raise Unfit(f"{runs.scenario}: domain-generalisation: needs {expected}; {found}")
+    last = last_in(space := runs.space("joint"))
+    what = f"trained on {source}, tested on every dataset: last accuracy (%), {space} label space"
+    table = _by_dataset("domain-generalisation", what, runs, last)
+
+    def numbers(facts: Mapping, line: Line) -> dict[str, float]:
+        each = dict(zip(facts["columns"], facts["accuracy"], strict=True))
+        same = {*map(folded, each)} == {*map(folded, runs.datasets), "average"}
+        return each if same else {name: number for name, number in each.items() if name != "average"}
+
+    same = lambda method: as_in_paper(runs, method, experiences=1)  # noqa: E731
+    return cite(table, runs, "table1_domain_generalization", numbers, same)
+
+
+def cost(runs: Runs) -> Table:
+    """What a run costs: parameters that learn in the last experience, and (on this machine) time, speed, memory."""
+    lines = [
+        Line(
+            (Label(place, place), _method(runs, method)),
+            tuple(_place(runs, place, method, metric) for _, metric in COST.values()),
+        )
+        for place in _places(runs)
+        for method in runs.methods
+    ]
+    columns = [Column(name, digits=digits) for name, (digits, _) in COST.items()]
+    machines = sorted({r.measured.device for by_seed in runs.records.values() for r in by_seed.values()})
+    table = _table("cost", "cost of one run", runs, ("dataset", "method"), columns, lines)
+    return replace(table, notes=(f"measured on: {', '.join(machines)}", *table.notes))
+
+
+_BUILDERS = {
+    "degradation": degradation,
+    "degradation-per-dataset": degradation_per_dataset,
+    "incremental": incremental,
+    "base-to-new": base_to_new,
+    "ablation": ablation,
+    "domain-generalisation": domain_generalisation,
+    "cost": cost,
+}
+KINDS = (*_BUILDERS, "few-shot")
+
+
+def _number(runs: Runs, by_seed: Mapping[int, float]) -> Number:
+    values = list(by_seed.values())
+    mean = float(np.mean(values)) if values else np.nan
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
+    return Number(mean, std, len(values), len(runs.seeds))
+
+
+def _average(runs: Runs, method: str, metric: Callable[[Record], float]) -> Number:
+    return _number(runs, runs.averages(method, metric))
+
+
+def _place(runs: Runs, place: str, method: str, metric: Callable[[Record], float]) -> Number:
+    """The number on a dataset, or on average over all of them."""
+    if place == "average":
+        return _average(runs, method, metric)
+    return _number(runs, runs.values(place, method, metric))
+
+
+def _places(runs: Runs) -> list[str]:
+    return [*runs.datasets, *(["average"] if len(runs.datasets) > 1 else [])]
+
+
+def _shared_space(folder: Sequence[Runs]) -> str:
+    """joint, if all runs at all numbers of shots were scored in it."""
+    found = [runs.space("joint") for runs in folder]
+    return "joint" if all(space == "joint" for space in found) else folder[0].space("own")
+
+
+def _method(runs: Runs, method: str) -> Label:
+    return Label(method, runs.name(method))
+
+
+def _by_dataset(kind: str, what: str, runs: Runs, metric: Callable[[Record], float]) -> Table:
+    """A row per method, a column per dataset, and their average."""
+    lines = [
+        Line((_method(runs, m),), tuple(_place(runs, p, m, metric) for p in (*runs.datasets, "average"))) for m in runs.methods
+    ]
+    columns = [Column(name, 1) for name in (*runs.datasets, "average")]
+    return _table(kind, what, runs, ("method",), columns, lines)
+
+
+def _table(kind: str, what: str, runs: Runs, heads: tuple[str, ...], columns: Iterable[Column], lines: Iterable[Line]) -> Table:
+    scope = (("scenario", runs.scenario), ("shots", str(runs.shots)))
+    return Table(kind, what, scope, heads, tuple(columns), tuple(lines), tuple(runs.missing()))
+
+
+def _is_ablation(runs: Runs) -> bool:
+    """Several variants of one card: methods that extend another in the scenario's overrides."""
+    overrides = runs.of(runs.methods[0])[0].scenario.get("overrides", {})
+    extends = [overrides.get(method, {}).get("extends") for method in runs.methods]
+    return len(extends) > 1 and extends[0] is not None and all(each == extends[0] for each in extends)
+
+
+def _classes(runs: Runs, dataset: str, method: str) -> tuple[str, ...]:
+    found = runs.records.get((dataset, method), {})
+    return next(iter(found.values())).dataset.classes if found else ()
+
+
+def _trained_on(runs: Runs, dataset: str) -> bool:
+    found = [runs.records.get((dataset, method), {}) for method in runs.methods]
+    return any(sum(record.dataset.train_images) for by_seed in found for record in by_seed.values())

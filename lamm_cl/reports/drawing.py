@@ -1,0 +1,218 @@
+"""How a figure looks: its style, panels, axes, legend, files.
+
+One style for all: drawn at the size of a page, so that 7 pt stays 7 pt; every method keeps its colour, marker and line
+style in every figure (they differ in shape, too: the figures survive greyscale and colour blindness). Matplotlib's
+objects are used without pyplot and without changing its settings.
+"""
+
+import io
+import textwrap
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from lamm_cl.files import write_atomic
+from lamm_cl.reports.curves import Curve, Values, mean_std
+
+STYLE = {
+    "font.size": 7.5,
+    "axes.titlesize": 8.5,
+    "axes.labelsize": 7.5,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 8,
+    "legend.title_fontsize": 7.5,
+    "legend.frameon": False,
+    "legend.handlelength": 3.2,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "axes.grid.axis": "y",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4.2,
+    "text.parse_math": False,  # a name may hold a $
+    "savefig.dpi": 300,
+    "pdf.fonttype": 42,  # TrueType: journals refuse Type 3
+    "svg.hashsalt": "lamm-cl",  # without it the ids inside an SVG change from run to run
+}
+PANELS_PER_ROW = 5
+WIDTH = 7.0  # inches: the text of a two-column page
+SMALL = 6.5  # pt: the numbers inside panels
+UNLEARNED = "#f1f1f1"
+
+
+def panels_for(
+    places: Sequence[str | None], rows: Sequence[str], x_label: str
+) -> tuple[Figure, dict[tuple[str | None, str], Axes]]:
+    """A column of panels per place, a row per name; long lists of places are broken into bands of such rows."""
+    bands = -(-len(places) // PANELS_PER_ROW)
+    columns = -(-len(places) // bands)
+    width = {1: 3.6, 2: 5.0}.get(columns, WIDTH)
+    titles = max(_lines(wrapped(place or "")) for place in places)
+    figure = Figure((width, 0.3 + bands * (0.1 + 0.15 * titles + 1.35 * len(rows))), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03, wspace=0.03)
+    axes = figure.subplots(bands * len(rows), columns, squeeze=False)
+    for unused in range(len(places), bands * columns):
+        for r in range(len(rows)):
+            axes[unused // columns * len(rows) + r, unused % columns].set_axis_off()
+    grid = {}
+    for i, place in enumerate(places):
+        for r, row in enumerate(rows):
+            panel = grid[place, row] = axes[i // columns * len(rows) + r, i % columns]
+            if r == 0:
+                panel.set_title(wrapped(place or "average"), fontstyle="normal" if place else "italic")
+            if i % columns == 0:
+                panel.set_ylabel(row)
+            if r == len(rows) - 1:
+                panel.set_xlabel(x_label)
+    return figure, grid
+
+
+def draw_line(axes: Axes, curve: Curve, x: np.ndarray, mean: np.ndarray, std: np.ndarray) -> None:
+    if not len(x):  # no finished run here
+        return
+    axes.plot(x, mean, **curve.style(), markevery=max(1, len(x) // 6), clip_on=False, zorder=3)
+    axes.fill_between(x, mean - std, mean + std, color=curve.colour, alpha=0.15, linewidth=0)
+
+
+def experience_axis(axes: Axes, T: int, learned: int, first: int = 0) -> None:
+    """first..T, in whole numbers; grey while the set is not yet learned."""
+    axes.set_xlim(first - 0.04 * T, 1.04 * T)
+    axes.axvspan(-0.04 * T, learned, color=UNLEARNED, linewidth=0, zorder=0)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
+
+
+def cost_axis(axes: Axes, costs: list[float]) -> None:
+    """Logarithmic, with room for the methods that cost nothing."""
+    smallest, largest = min((x for x in costs if x > 0), default=1.0), max([*costs, 1.0])
+    axes.set_xscale("symlog", linthresh=smallest / 3, linscale=0.2)
+    axes.set_xlim(-smallest / 12 if min(costs, default=1) <= 0 else smallest / 2, 2 * largest)
+    powers = 10.0 ** np.arange(np.ceil(np.log10(smallest / 2)), np.ceil(np.log10(2 * largest)))
+    ticks = [0.0, *powers] if min(costs, default=1) <= 0 else [*powers]
+    units = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
+    names = [next((f"{x / size:g}{unit}" for size, unit in units if x >= size), f"{x:g}") for x in ticks]
+    axes.set_xticks(ticks, names)
+    axes.minorticks_off()
+
+
+def set_limits(axes: Axes) -> None:
+    """Never so close that noise looks like a difference, never beyond what an accuracy can be by much."""
+    low, high = axes.get_ylim()
+    middle, half = (low + high) / 2, max((high - low) / 2, 5)
+    low, high = max(middle - half, -2), min(middle + half, 102)
+    places = MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True).tick_values(low, high)
+    axes.set_yticks([place for place in places if low <= place <= high and 0 <= place <= 100])
+    axes.set_ylim(low, high)
+
+
+def write_changes(axes: Axes, ends: list[tuple[float, float, str]]) -> None:
+    """(height, change, colour) -> the change beside the line's end, moved up or down where two would overlap."""
+    low, high = axes.get_ylim()
+    gap = 0.095 * (high - low)
+    heights: list[float] = []
+    ordered = sorted(end for end in ends if not np.isnan(end[0]))
+    for height, *_ in ordered:
+        heights.append(max(height, heights[-1] + gap) if heights else height)
+    over = max(0.0, heights[-1] - high) if heights else 0.0
+    for i in reversed(range(len(heights))):  # what was pushed out at the top comes back down
+        heights[i] = min(heights[i], (heights[i + 1] if i + 1 < len(heights) else heights[i] - over + gap) - gap)
+    for height, (_, change, colour) in zip(heights, ordered, strict=True):
+        text = f"{change + 0.0:+.1f}".replace("-", "−") if round(change, 1) else "0.0"
+        axes.annotate(
+            *(text, (1, height)),
+            **{"xycoords": ("axes fraction", "data"), "xytext": (4, 0), "textcoords": "offset points"},
+            **{"color": colour, "fontsize": SMALL, "va": "center", "ha": "left"},
+        )
+
+
+def draw_matrix(axes: Axes, T: int, values: Values) -> AxesImage:
+    """One heat map of (T+1, T) cells, hatched where there is no value; returns the image, for the colour bar."""
+    mean, _ = mean_std(values)
+    matrix = np.full((T + 1, T), np.nan)
+    if values:
+        matrix[: len(mean), : len(mean) - 1] = mean
+    axes.patch.set(hatch="////", edgecolor="#b5b5b5", linewidth=0)
+    image = axes.imshow(matrix, cmap="viridis", vmin=0, vmax=100, aspect="auto", interpolation="none")
+    axes.set_xticks(_ticks(T), [str(j + 1) for j in _ticks(T)])
+    axes.set_yticks(_ticks(T + 1))
+    axes.tick_params(length=0)
+    if T <= 5:  # the numbers fit
+        for (i, j), accuracy in np.ndenumerate(matrix):
+            if not np.isnan(accuracy):
+                colour = "black" if accuracy > 60 else "white"
+                axes.text(j, i, f"{accuracy:.1f}", ha="center", va="center", color=colour, fontsize=SMALL)
+    return image
+
+
+def _ticks(n: int) -> list[int]:
+    """At most six of 0..n-1, evenly spaced from 0."""
+    return list(range(0, n, -(-n // 6)))
+
+
+def legend_below(figure: Figure, curves: Sequence[Curve], note: str, key: Sequence[tuple[str, Artist]] = ()) -> None:
+    """Below everything, so that it covers nothing: methods, results folders if there are several, then `key`."""
+    entries = {wrapped(curve.name, 40): Line2D([], [], **curve.style()) for curve in reversed(curves)}
+    entries = dict(reversed(entries.items()))
+    if len({curve.source for curve in curves}) > 1:
+        neutral = {curve.source: replace(curve, colour="black", marker="o") for curve in curves}
+        for _, curve in sorted(neutral.items()):
+            entries[wrapped(curve.folder, 40)] = Line2D([], [], **curve.style())
+    entries |= dict(key)
+    inches = [0.65 + 0.065 * max(map(len, name.split("\n"))) for name in entries]
+    rows = next(
+        n for n in range(1, 99) if n >= len(inches) or sum(map(max, _chunks(inches, n))) <= figure.get_figwidth()
+    )
+    columns = _chunks([*entries], rows)
+    note = "\n".join(textwrap.fill(line, int(16 * figure.get_figwidth())) for line in note.split("\n"))
+    lines = _lines(note) + sum(max(map(_lines, row)) for row in zip_longest(*columns, fillvalue=""))
+    figure.set_figheight(figure.get_figheight() + 0.17 * lines)
+    legend = figure.legend(entries.values(), entries, loc="outside lower center", ncols=len(columns), columnspacing=1.4)
+    legend.set_title(note)
+    legend.get_title().set_multialignment("center")
+
+
+def _lines(text: str) -> int:
+    return text.count("\n") + 1
+
+
+def _chunks(items: list, n: int) -> list[list]:
+    return [items[i : i + n] for i in range(0, len(items), n)]
+
+
+def wrapped(name: str, width: int = 16) -> str:
+    """A name of any length in at most three lines."""
+    return "\n".join(
+        textwrap.wrap("".join(c for c in name if c.isprintable() or c.isspace()), width, max_lines=3, placeholder=" …")
+    )
+
+
+def shortened(name: str) -> str:
+    """A name of any length in one line."""
+    return textwrap.shorten("".join(c if c.isprintable() else " " for c in name)[:200], 40, placeholder=" …")[:40]
+
+
+def save_figure(figure: Figure, out_stem: Path) -> list[Path]:
+    """out_stem.png, .svg and .pdf, each in one step and without a date."""
+    undated = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    paths = []
+    for extension, metadata in undated.items():
+        content = io.BytesIO()
+        figure.savefig(content, format=extension, metadata=metadata)
+        paths.append(out_stem.with_name(f"{out_stem.name}.{extension}"))
+        write_atomic(paths[-1], content.getvalue())
+    return paths

@@ -1,0 +1,282 @@
+"""Records -> figures: curves, accuracy matrices, what was forgotten, what it cost. PNG, SVG and PDF.
+
+The same records give the same bytes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from lamm_cl.reports import metrics, palette
+from lamm_cl.reports.curves import Curve, at_any_shots, compared_at, curves_of, mean_std, seeds_behind, shots_of, space_of
+from lamm_cl.reports.drawing import (
+    STYLE,
+    UNLEARNED,
+    WIDTH,
+    cost_axis,
+    draw_line,
+    draw_matrix,
+    experience_axis,
+    legend_below,
+    panels_for,
+    save_figure,
+    set_limits,
+    shortened,
+    wrapped,
+    write_changes,
+)
+from lamm_cl.results.record import Record
+from lamm_cl.results.runs import Runs, Unfit, by_size, runs_in
+
+MOST_CLASSES = 12  # in a panel of class drops
+DROPS_PER_ROW = 3
+MOST_SETS = 3  # with more experiences than this, sets do not get a row of panels each
+ALL_SETS = "accuracy on all\nsets learned (%)"
+
+
+def plot_forgetting(
+    results: Sequence[Path], out_stem: Path, label_space: str | None = None, shots: int | str | None = None
+) -> list[Path]:
+    """Accuracy of each set against the number of experiences learned: out_stem.png, .svg and .pdf.
+
+    A column of panels per dataset, and one for their average; rows as in `_rows`. Bands are one standard deviation over
+    seeds; the numbers at the right edge are the change since the set was learned. `shots`: which, if the records hold
+    several (default: the most). `label_space`: default own, if scored.
+    """
+    compared = compared_at(results, shots)
+    label_space = label_space or space_of(compared, "own")
+    curves = curves_of(compared)
+    T = max(runs.experiences for runs in compared)
+    rows = _rows(T, label_space)
+    numbered = T > 1 and len(compared) == 1 and len(curves) <= len(palette.KNOWN)
+    with matplotlib.rc_context(STYLE):
+        figure, grid = panels_for(_places(compared), list(rows), "experiences learned")
+        for (place, row), axes in grid.items():
+            learned, metric = rows[row]
+            ends = []
+            for curve in curves:
+                mean, std = mean_std(curve.values(place, metric))
+                draw_line(axes, curve, np.arange(mean.size), mean, std)
+                ends += [(mean[-1], mean[-1] - mean[learned], curve.colour)] if mean.size > learned + 1 else []
+            experience_axis(axes, T, learned)
+            set_limits(axes)
+            if row != ALL_SETS and numbered:
+                write_changes(axes, ends)
+        note = f"{label_space} label space, {shots_of(compared)}, {seeds_behind(curves)}"
+        note += "\nnumbers: change since the set was learned (points)" if numbered else ""
+        legend_below(figure, curves, note, [("set not yet learned", Patch(facecolor=UNLEARNED))])
+        return save_figure(figure, out_stem)
+
+
+def plot_incremental(
+    results: Sequence[Path], out_stem: Path, label_space: str | None = None, shots: int | str | None = None
+) -> list[Path]:
+    """Accuracy on all classes learned so far against the number of experiences learned; joint label space, if scored.
+
+    The mean of a curve is the average incremental accuracy.
+    """
+    compared = compared_at(results, shots)
+    label_space = label_space or space_of(compared, "joint")
+    curves = curves_of(compared)
+    T = max(runs.experiences for runs in compared)
+
+    def learned(record: Record) -> np.ndarray:
+        return metrics.incremental(record.accuracy(label_space), record.dataset.test_images)
+
+    with matplotlib.rc_context(STYLE):
+        figure, grid = panels_for(_places(compared), ["accuracy on classes\nlearned so far (%)"], "experiences learned")
+        for (place, _), axes in grid.items():
+            for curve in curves:
+                mean, std = mean_std(curve.values(place, learned))
+                draw_line(axes, curve, np.arange(1, mean.size + 1), mean, std)
+            experience_axis(axes, T, 0, first=1)
+            set_limits(axes)
+        legend_below(figure, curves, f"{label_space} label space, {shots_of(compared)}, {seeds_behind(curves)}")
+        return save_figure(figure, out_stem)
+
+
+def plot_class_drops(
+    results: Sequence[Path], out_stem: Path, label_space: str | None = None, shots: int | str | None = None
+) -> list[Path]:
+    """Which classes are forgotten: of each dataset the dozen that lost most, on average over the methods.
+
+    In points, since the class was learned; those of the last experience cannot lose. Raises Unfit where no class
+    was counted.
+    """
+    compared = compared_at(results, shots)
+    label_space = label_space or space_of(compared, "own")
+    curves = curves_of(compared)
+    drops = {place: _drops(curves, place, label_space) for place in _places(compared) if place}
+    drops = {place: found for place, found in drops.items() if found}
+    if not drops:
+        raise Unfit(f"{results[0]}: class-drops: no counts per class, or nothing changed")
+    with matplotlib.rc_context(STYLE | {"axes.grid.axis": "x"}):
+        rows = -(-len(drops) // DROPS_PER_ROW)
+        columns = -(-len(drops) // rows)
+        figure = Figure((max(3.6, WIDTH * columns / DROPS_PER_ROW), 0.4 + 2.3 * rows), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes in grid.flat[len(drops) :]:
+            axes.set_axis_off()
+        for axes, (place, found) in zip(grid.flat, drops.items(), strict=False):
+            for i, (_, lost) in enumerate(found):
+                for curve, points in zip(curves, lost, strict=True):
+                    axes.plot(points, -i, **curve.style() | {"linestyle": "none"})
+            axes.set_yticks(-np.arange(len(found)), [shortened(name) for name, _ in found])
+            axes.axvline(0, color="#666666", linewidth=0.8, zorder=1)
+            axes.set_title(wrapped(place))
+            axes.set_xlabel("accuracy lost (points)")
+        note = f"the classes that lost most since they were learned, {label_space} label space, {shots_of(compared)}, "
+        legend_below(figure, curves, note + seeds_behind(curves).partition(",")[0])
+        return save_figure(figure, out_stem)
+
+
+def plot_cost(
+    results: Sequence[Path], out_stem: Path, label_space: str | None = None, shots: int | str | None = None
+) -> list[Path]:
+    """Last accuracy, averaged over the datasets, against the parameters that learn and the seconds of a run."""
+    compared = compared_at(results, shots)
+    label_space = label_space or space_of(compared, "joint")
+    curves = curves_of(compared)
+    axes_of = {
+        "trainable parameters": lambda record: record.model.trainable[-1],
+        "seconds a run": lambda record: sum(record.measured.seconds.values()),
+    }
+
+    def last(record: Record) -> float:
+        return metrics.last_accuracy(record.accuracy(label_space), record.dataset.test_images)
+
+    with matplotlib.rc_context(STYLE | {"axes.grid.axis": "both"}):
+        figure = Figure((5.0, 2.3), layout="constrained")
+        for axes, (name, cost) in zip(figure.subplots(1, 2, sharey=True), axes_of.items(), strict=True):
+            points = []
+            for curve in curves:
+                (x, _), (y, error) = (mean_std(curve.values(None, metric)) for metric in (cost, last))
+                if x.size:
+                    points.append(float(x))
+                    axes.errorbar(x, y, error, **curve.style() | {"linestyle": "none"}, elinewidth=0.8)
+            cost_axis(axes, points)
+            axes.set_xlabel(name)
+        figure.axes[0].set_ylabel("last accuracy (%)")
+        set_limits(figure.axes[0])
+        note = f"average over datasets, {label_space} label space, {shots_of(compared)}, {seeds_behind(curves)}"
+        legend_below(figure, curves, note.replace("band:", "bar:"))
+        return save_figure(figure, out_stem)
+
+
+def plot_matrix(
+    results: Sequence[Path], out_stem: Path, label_space: str | None = None, shots: int | str | None = None
+) -> list[Path]:
+    """Accuracy matrices, mean over seeds: rows experiences learned, columns the set tested; hatched is undefined."""
+    compared = compared_at(results, shots)
+    label_space = label_space or space_of(compared, "own")
+    curves = curves_of(compared)
+    datasets = [place for place in _places(compared) if place]
+    T = max(runs.experiences for runs in compared)
+    with matplotlib.rc_context(STYLE | {"axes.grid": False, "axes.spines.top": True, "axes.spines.right": True}):
+        size = max(0.9, min(1.6, WIDTH / (len(datasets) + 1)))
+        figure = Figure((size * len(datasets) + 1.2, 0.85 * size * len(curves) + 0.6), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)
+        grid = figure.subplots(len(curves), len(datasets), squeeze=False, sharex="col", sharey=True)
+        for curve, row in zip(curves, grid, strict=True):
+            for dataset, axes in zip(datasets, row, strict=True):
+                image = draw_matrix(axes, T, curve.values(dataset, lambda record: record.accuracy(label_space)))
+            name = curve.name if len(compared) == 1 else f"{curve.name}, {curve.folder}"
+            row[0].set_ylabel(wrapped(name), fontsize=STYLE["axes.titlesize"])
+        for dataset, axes in zip(datasets, grid[0], strict=True):
+            axes.set_title(wrapped(dataset))
+        figure.supxlabel("set tested", fontsize=STYLE["axes.labelsize"])
+        figure.supylabel("experiences learned", fontsize=STYLE["axes.labelsize"])
+        bar = figure.colorbar(image, ax=grid, fraction=0.03, aspect=min(60, 8 * len(curves)), pad=0.02)
+        bar.set_label(f"accuracy (%), {label_space} label space, {shots_of(compared)}")
+        return save_figure(figure, out_stem)
+
+
+def plot_few_shot(results: Sequence[Path], out_stem: Path, label_space: str | None = None) -> list[Path]:
+    """Accuracy on all classes after the last experience against training images per class; a panel per dataset.
+
+    Gao et al. (LAMM), AAAI 2024, Figure 3.
+    """
+    folders = [runs_in(folder) for folder in results]
+    every = [runs for folder in folders for runs in folder]
+    label_space = label_space or space_of(every, "joint")
+    levels = sorted({runs.shots for runs in every}, key=by_size)
+    curves = curves_of([at_any_shots(folder) for folder in folders])
+
+    def last(record: Record) -> float:
+        return metrics.last_accuracy(record.accuracy(label_space), record.dataset.test_images)
+
+    with matplotlib.rc_context(STYLE):
+        figure, grid = panels_for(_places(every), ["accuracy (%)"], "images per class")
+        for (place, _), axes in grid.items():
+            for curve in curves:
+                points = [
+                    (levels.index(runs.shots), *mean_std(values))
+                    for runs in folders[curve.source]
+                    if (values := replace(curve, runs=runs).values(place, last))
+                ]
+                draw_line(axes, curve, *np.array(points, dtype=float).reshape(-1, 3).T)
+            axes.set_xticks(range(len(levels)), [str(level) for level in levels])
+            set_limits(axes)
+        legend_below(figure, curves, f"after the last experience, {label_space} label space, {seeds_behind(curves)}")
+        return save_figure(figure, out_stem)
+
+
+FIGURES = {  # kind -> (what draws it, file name); the matrix last: where it is, the others are
+    "forgetting": (plot_forgetting, "forgetting_curves"),
+    "incremental": (plot_incremental, "incremental_curves"),
+    "few-shot": (plot_few_shot, "few_shot"),
+    "class-drops": (plot_class_drops, "class_drops"),
+    "cost": (plot_cost, "accuracy_cost"),
+    "matrix": (plot_matrix, "accuracy_matrix"),
+}
+
+
+def _places(compared: Sequence[Runs]) -> list[str | None]:
+    """The datasets of all folders, and None, their average, if there are several and a method has them all."""
+    datasets = list(dict.fromkeys(dataset for runs in compared for dataset in runs.datasets))
+    averaged = any(runs.averages(method, lambda record: 0.0) for runs in compared for method in runs.methods)
+    return [*datasets, None] if len(datasets) > 1 and averaged else datasets
+
+
+def _rows(T: int, label_space: str) -> dict[str, tuple[int, Callable[[Record], np.ndarray]]]:
+    """The rows of a forgetting figure: name -> (experience that teaches it, record -> accuracies after 0..T of them).
+
+    A row per set for up to three experiences, else for Set 1 only, with one for all sets learned so far; in the joint
+    label space that one takes the place of the last set, which would be a single point.
+    """
+
+    def on_set(j: int) -> Callable[[Record], np.ndarray]:
+        return lambda record: record.accuracy(label_space)[:, j - 1]
+
+    def on_all(record: Record) -> np.ndarray:
+        return np.array([np.nan, *metrics.incremental(record.accuracy(label_space), record.dataset.test_images)])
+
+    each = range(1, T + 1) if T <= MOST_SETS else [1]
+    rows = {f"accuracy on\nSet {j} (%)": (j, on_set(j)) for j in each}
+    if T <= MOST_SETS and label_space == "own":
+        return rows
+    return dict([*rows.items()][: max(1, T - 1)]) | {ALL_SETS: (1, on_all)}
+
+
+def _drops(curves: Sequence[Curve], place: str, label_space: str) -> list[tuple[str, list[float]]]:
+    """(class, points lost by each curve), the classes that lost most first; empty where no class was counted.
+
+    NaN for a curve without a finished run here, or with other classes than the first curve's.
+    """
+    names, lost = (), []
+    for curve in curves:
+        records = [*curve.runs.records.get((place, curve.method), {}).values()]
+        names = names or (records[0].dataset.classes if records else ())
+        same = [record.class_drops(label_space) for record in records if record.dataset.classes == names]
+        lost.append(np.mean(same, axis=0) if same else np.full(len(names), np.nan))
+    lost = np.array([each if len(each) else np.full(len(names), np.nan) for each in lost])
+    defined = ~np.isnan(lost).all(axis=0)
+    mean = np.full(len(names), -np.inf)
+    mean[defined] = np.nanmean(lost[:, defined], axis=0)
+    worst = [int(c) for c in np.argsort(-mean, kind="stable") if mean[c] != 0 and defined[c]][:MOST_CLASSES]
+    return [(names[c], [float(x) for x in lost[:, c]]) for c in worst]

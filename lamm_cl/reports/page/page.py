@@ -1,0 +1,266 @@
+"""Records -> one HTML file that can be sent: tables, curves, definitions and where every number comes from.
+
+The file holds everything it shows and asks no network for anything. Charts are plotly.js's (a single bundle, SVG, MIT,
+released monthly), the text is Jinja2's, both an extra: pip install lamm-cl[report]. Every number is computed here, from
+counts; the script in the page takes means and deviations over seeds of what it draws, and nothing else.
+"""
+
+import importlib.util
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lamm_cl.errors import UserError
+from lamm_cl.files import PACKAGE, write_atomic
+from lamm_cl.reports import metrics, palette
+from lamm_cl.reports.builders import fitting
+from lamm_cl.reports.renderers import RENDERERS, to_html
+from lamm_cl.results.record import Record
+from lamm_cl.results.runs import Runs, runs_in
+
+SYMBOLS = {"x": "x", "o": "circle", "^": "triangle-up", "s": "square", "P": "cross", "D": "diamond"}
+SYMBOLS |= {"v": "triangle-down", "*": "star", "<": "triangle-left", ">": "triangle-right", "p": "pentagon"}
+SYMBOLS |= {"h": "hexagon", "8": "octagon", "d": "diamond-tall"}  # matplotlib's markers in plotly's words
+TITLES = {
+    "degradation": "Accuracy after the last experience, and degradation",
+    "degradation-per-dataset": "Degradation per dataset",
+    "incremental": "Class-incremental learning",
+    "base-to-new": "Base to new",
+    "few-shot": "Few-shot",
+    "ablation": "Ablation",
+    "domain-generalisation": "Domain generalisation",
+    "cost": "Cost",
+}
+
+
+def write_page(results: Sequence[Path], out: Path) -> Path:
+    """Write the page about these results folders. Raises UserError if a folder holds no finished run, or without the
+    packages of the extra `report`.
+    """
+    write_atomic(out, page(results))
+    return out
+
+
+def check_installed() -> None:
+    """Raises UserError without the packages of the extra `report`."""
+    for name in ("jinja2", "plotly"):
+        if importlib.util.find_spec(name) is None:
+            raise UserError(f"report: needs the package {name}: pip install 'lamm-cl[report]'")
+
+
+def page(results: Sequence[Path]) -> str:
+    """The page as one HTML text; the same records give the same text."""
+    check_installed()
+    import jinja2
+    from plotly.offline import get_plotlyjs
+
+    folders = [runs_in(folder) for folder in results]
+    shown = _sections(folders)
+    content = {
+        "title": ", ".join(dict.fromkeys(folder[0].scenario for folder in folders)),
+        "summaries": [summary(folder[-1]) for folder in folders],  # at the most shots
+        "sections": [{"id": s["id"], "title": s["title"], "html": s["html"]} for s in shown],
+        "provenance": [_provenance(folder) for folder in folders],
+        "data": _script_json({"groups": groups(folders), "copies": {s["id"]: s["copies"] for s in shown}}),
+        "plotly": get_plotlyjs().replace("</script", "<\\/script"),
+        **{name.replace(".", "_"): _file(name) for name in ("page.css", "page.js")},
+    }
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.from_string(_file("page.html")).render(content)
+
+
+def groups(folders: Sequence[Sequence[Runs]]) -> list[dict[str, Any]]:
+    """What the charts draw: one group per results folder and number of shots; accuracies in %, undefined is null."""
+    methods = {method for folder in folders for runs in folder for method in runs.methods}
+    look = {method: i for i, method in enumerate(palette.ordered(methods))}
+    names = [folder[0].scenario for folder in folders]
+    found = []
+    for i, folder in enumerate(folders):
+        name = names[i] if names.count(names[i]) == 1 else f"{names[i]} (folder {i + 1})"
+        found += [_group(f"{name}, {_shots(runs)}", i, runs, look) for runs in folder]
+    return found
+
+
+def _group(name: str, folder: int, runs: Runs, look: Mapping[str, int]) -> dict[str, Any]:
+    places = [*runs.datasets, *(["average"] if len(runs.datasets) > 1 else [])]
+    space = runs.space("joint")
+    return {
+        "name": name,
+        "folder": folder,
+        "shots": runs.shots,
+        "T": runs.experiences,
+        "places": [{"key": p, "average": i == len(runs.datasets)} for i, p in enumerate(places)],
+        "spaces": list(runs.spaces),
+        "seeds": list(runs.seeds),
+        "methods": [_look(method, runs.name(method), look[method]) for method in runs.methods],
+        "accuracy": {s: _by_place(runs, lambda r, s=s: r.accuracy(s)) for s in runs.spaces},
+        "learned": {s: _by_place(runs, _learned(s)) for s in runs.spaces},
+        "drops": {s: [_drops(runs, dataset, s) for dataset in runs.datasets] for s in runs.spaces},
+        "cost": {
+            "space": space,
+            "accuracy": _by_place(runs, lambda r: metrics.last_accuracy(r.accuracy(space), r.dataset.test_images)),
+            "parameters": _by_place(runs, lambda r: r.model.trainable[-1]),
+            "seconds": _by_place(runs, lambda r: sum(r.measured.seconds.values())),
+        },
+    }
+
+
+def _look(method: str, name: str, place: int) -> dict[str, str]:
+    colours = {"colour": palette.colour(place), "dark": palette.dark_colour(place)}
+    return {"key": method, "name": name, **colours, "symbol": SYMBOLS[palette.marker(place)]}
+
+
+def _by_place(runs: Runs, metric: Callable[[Record], Any]) -> list[list[dict[int, Any]]]:
+    """[place][method] -> seed -> metric, lists as the group's `places` and `methods`; the average is the last place."""
+    each = [[_plain(runs.values(dataset, m, metric)) for m in runs.methods] for dataset in runs.datasets]
+    average = [_plain(runs.averages(m, metric)) for m in runs.methods]
+    return [*each, average] if len(runs.datasets) > 1 else each
+
+
+def _plain(by_seed: Mapping[int, Any]) -> dict[int, Any]:
+    return {seed: _rounded(value) for seed, value in by_seed.items()}
+
+
+def _rounded(value: Any) -> Any:
+    array = np.round(np.asarray(value, dtype=float), 3)
+    return np.where(np.isnan(array), None, array.astype(object)).tolist()
+
+
+def _learned(space: str) -> Callable[[Record], np.ndarray]:
+    return lambda record: metrics.incremental(record.accuracy(space), record.dataset.test_images)
+
+
+def _drops(runs: Runs, dataset: str, space: str) -> dict[str, Any]:
+    """Points lost by each class since it was learned: {classes, experience of each, lost [method] -> seed -> [class]}.
+
+    Only runs with the first run's order of the classes; those of the last experience cannot lose and are left out.
+    """
+    records = [r for m in runs.methods for r in runs.records.get((dataset, m), {}).values()]
+    if not records:
+        return {"classes": [], "experiences": [], "lost": []}
+    first = records[0].dataset
+    number = sum(first.experiences[:-1])
+    lost = [
+        {s: _rounded(r.class_drops(space)[:number]) for s, r in runs.records.get((dataset, m), {}).items()} for m in runs.methods
+    ]
+    experiences = [j for j, size in enumerate(first.experiences[:-1], start=1) for _ in range(size)]
+    return {"classes": first.classes[:number], "experiences": experiences, "lost": lost}
+
+
+def summary(runs: Runs) -> str:
+    """One sentence: who ends best on all classes, and who lost least and most of what was learned."""
+    space = runs.space("joint")
+    place = "on average over the datasets" if len(runs.datasets) > 1 else f"on {runs.datasets[0]}"
+    sizes = [(len(runs.datasets), "dataset"), (runs.experiences, "experience"), (len(runs.seeds), "seed")]
+    counted = ", ".join(f"{n} {word}{'s' * (n != 1)}" for n, word in sizes)
+    start = f"{runs.scenario} ({counted}, {_shots(runs)}, {len(runs.methods)} method{'s' * (len(runs.methods) != 1)}): "
+    last = _means(runs, lambda r: metrics.last_accuracy(r.accuracy(space), r.dataset.test_images))
+    if not last:
+        return start + "no method has finished a seed on every dataset yet."
+    ranked = sorted(last, key=last.__getitem__, reverse=True)
+    text = f"{place}, {runs.name(ranked[0])} ends with the highest accuracy on all classes, {last[ranked[0]]:.1f} %"
+    if len(ranked) > 1:
+        text += f", {last[ranked[0]] - last[ranked[1]]:.1f} points before {runs.name(ranked[1])}"
+    learning = [m for m in runs.methods if any(max(r.model.trainable) for r in runs.of(m))]
+    lost = _means(runs, lambda r: metrics.backward_transfer(r.accuracy(runs.space("own"))))
+    lost = {method: change for method, change in lost.items() if method in learning}
+    if len(lost) > 1 and min(lost.values()) < -0.05:
+        worst, least = min(lost, key=lost.__getitem__), max(lost, key=lost.__getitem__)
+        change = f"{lost[least]:+.1f}".replace("-", "−") if round(lost[least], 1) else "0.0"
+        text += f"; of the methods that learn, {runs.name(worst)} lost most on earlier sets ({-lost[worst]:.1f} points)"
+        text += f" and {runs.name(least)} least (change of {change})"
+    return start + text + "."
+
+
+def _means(runs: Runs, metric: Callable[[Record], float]) -> dict[str, float]:
+    each = {m: list(runs.averages(m, metric).values()) for m in runs.methods}
+    return {m: float(np.mean(values)) for m, values in each.items() if values and not np.isnan(values).any()}
+
+
+def _shots(runs: Runs) -> str:
+    return "all training images" if runs.shots == "full" else f"{runs.shots} shot{'s' * (runs.shots != 1)}"
+
+
+def _sections(folders: Sequence[Sequence[Runs]]) -> list[dict[str, Any]]:
+    """The tables of every kind that fits, each on its own: {id, title, html, copies: {format: text}}."""
+    found = [fitting(folder) for folder in folders]
+    shown = []
+    for kind in (kind for kind in TITLES if any(kind in each for each in found)):
+        for table in (table for each in found for table in each.get(kind, ())):
+            copies = {form: RENDERERS[form]([table]) for form in ("csv", "md", "tex")}
+            shown.append({"id": f"{kind}-{len(shown)}", "title": TITLES[kind], "copies": copies})
+            shown[-1]["html"] = to_html([table])
+    return shown
+
+
+def _provenance(folder: Sequence[Runs]) -> dict[str, Any]:
+    """Scenario, cards, versions and runs of a results folder, as the template shows them."""
+    records = [record for runs in folder for method in runs.methods for record in runs.of(method)]
+    first = records[0]
+    cards = {r.run.method: r.card for r in records}
+    facts = ("scenario", "published", "provenance", "departures", "name", "paper", "repository")
+    return {
+        "scenario": _lines(first.scenario),
+        "backbone": vars(first.backbone),
+        "cards": [
+            {
+                "name": card.get("name", method),
+                "paper": card.get("paper", ""),
+                "repository": card.get("repository") or "",
+                "settings": _lines({k: v for k, v in card.items() if k not in facts}),
+                "sources": _lines(card.get("provenance", {})),
+                "departures": [each if isinstance(each, str) else _text(each) for each in card.get("departures", ())],
+            }
+            for method, card in cards.items()
+        ],
+        "versions": sorted({_text(r.measured.versions) for r in records}),
+        "notes": sorted({f"{r.run.dataset}: {note}" for r in records for note in r.dataset.notes}),
+        "runs": [_run_facts(record) for record in records],
+    }
+
+
+def _run_facts(record: Record) -> dict[str, str]:
+    run, measured, data = record.run, record.measured, record.dataset
+    return {
+        "dataset": run.dataset,
+        "method": str(record.card.get("name", run.method)),
+        "shots": str(run.shots),
+        "seed": str(run.seed),
+        "training images": f"{sum(data.train_images):,}",
+        "test images": f"{sum(data.test_images):,}",
+        "seconds": f"{sum(measured.seconds.values()):,.1f}",
+        "device": measured.device,
+        "host": measured.host,
+        "commit": measured.commit or "unknown",
+        "finished": measured.finished,
+        "scenario hash": str(record.scenario.get("hash", ""))[:12],
+        "card hash": str(record.card.get("hash", ""))[:12],
+        "data fingerprint": data.fingerprint[:12],
+    }
+
+
+def _lines(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(str(key), _text(value)) for key, value in facts.items()]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {_text(each)}" for key, each in value.items()) or "none"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_text, value)) or "none"
+    return "none" if value is None else str(value)
+
+
+def _script_json(data: Any) -> str:
+    """JSON that cannot end the <script> it stands in."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+def _file(name: str) -> str:
+    return (PACKAGE / "reports" / "page" / name).read_text(encoding="utf-8")

@@ -1,0 +1,69 @@
+"""The counts of all records as one CSV file, results/<scenario>/records.csv."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from lamm_cl.files import write_atomic
+from lamm_cl.results.record import LABEL_SPACES, Record
+from lamm_cl.results.runs import records_in
+
+
+class Row(NamedTuple):
+    """One line of records.csv. `correct` and `accuracy` (in %) are None where the joint label space is undefined."""
+
+    scenario: str
+    dataset: str
+    method: str
+    shots: int | str
+    seed: int
+    label_space: str
+    trained: int
+    tested: int
+    correct: int | None
+    total: int
+    accuracy: float | None
+
+
+def rows(records: Iterable[Record]) -> list[Row]:
+    """The counts of the records, one a row, in a fixed order."""
+    return [
+        Row(
+            *(record.run.scenario, record.run.dataset, record.run.method, record.run.shots, record.run.seed),
+            *(count.label_space, count.trained, count.tested, count.correct, count.total),
+            None if count.correct is None else 100 * count.correct / count.total,
+        )
+        for record in records
+        for count in sorted(record.counts, key=lambda c: (LABEL_SPACES.index(c.label_space), c.trained, c.tested))
+    ]
+
+
+def write_records_csv(results: Path) -> Path:
+    """Write results/records.csv anew from the records."""
+    path = results / "records.csv"
+    write_atomic(path, records_csv(records_in(results)))
+    return path
+
+
+def records_csv(records: Iterable[Record]) -> str:
+    """The content of results/records.csv: it follows from the records."""
+    lines = [
+        [csv_text(field) if isinstance(field, str) else field for field in row[:-1]]
+        + ["" if row.accuracy is None else f"{row.accuracy:.6f}"]
+        for row in rows(records)
+    ]
+    return csv_lines([list(Row._fields), *lines])
+
+
+def csv_lines(lines: Iterable[Sequence]) -> str:
+    """Lines as CSV (RFC 4180 quoting, one newline at the end of each line; None is empty)."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(lines)
+    return out.getvalue()
+
+
+def csv_text(text: str) -> str:
+    """A name that no spreadsheet takes for a formula: one that starts like a formula gets a leading apostrophe."""
+    return "'" + text if text[:1] in tuple("=+-@\t\r\n") else text

@@ -1,0 +1,144 @@
+"""What a finished run says: counts, with everything needed to know what was counted.
+
+Experiences are numbered from 1; trained = 0 is the untrained method. An image is scored against the classes of its own
+experience (label space `own`) or against all classes learned so far (`joint`; undefined for those not yet learned).
+"""
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+import numpy as np
+
+from lamm_cl.errors import UserError
+
+FORMAT = 1
+LABEL_SPACES = ("own", "joint")
+LARGEST = 2**53  # beyond it a float no longer holds every whole number
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Which run: one method on one dataset with so many training images per class ("full": all) and one seed."""
+
+    scenario: str
+    version: int
+    dataset: str
+    method: str
+    shots: int | str
+    seed: int
+
+
+@dataclass(frozen=True)
+class BackboneFacts:
+    architecture: str
+    weights: str
+    hash: str
+    precision: str  # in which the frozen towers compute
+    activation: str = ""  # QuickGELU or GELU
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What was seen when. Classes are in their order of arrival, T experiences."""
+
+    fingerprint: str
+    classes: tuple[str, ...]
+    order: tuple[int, ...]  # the dataset's own class ids
+    experiences: tuple[int, ...]  # (T,) number of classes
+    train_images: tuple[int, ...]  # (T,)
+    test_images: tuple[int, ...]  # (T,)
+    test_per_class: tuple[int, ...]
+    chosen: tuple[tuple[int, ...], ...]  # per experience, the ids of the training images
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Count:
+    """After `trained` experiences, `correct` of the `total` test images of experience `tested`; None is undefined."""
+
+    trained: int
+    tested: int
+    label_space: str
+    correct: int | None
+    total: int
+    correct_per_class: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    trainable: tuple[int, ...]  # (T,) parameters that learn in each experience
+    label_tokens: int | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What another machine or another day may change, and nothing else."""
+
+    seconds: dict
+    images_per_second: float | None
+    peak_memory_bytes: int | None
+    device: str
+    host: str
+    versions: dict
+    commit: str | None
+    finished: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished run. `scenario` and `card` are the resolved YAML, with its hash."""
+
+    run: RunFacts
+    scenario: dict
+    card: dict
+    backbone: BackboneFacts
+    dataset: DatasetFacts
+    counts: tuple[Count, ...]
+    model: ModelFacts
+    measured: Measured
+    files: dict
+
+    def facts(self) -> dict:
+        """Everything that must be the same when the run is repeated: all but `measured`."""
+        return {name: part for name, part in asdict(self).items() if name != "measured"}
+
+    def accuracy(self, label_space: str) -> np.ndarray:
+        """R, (T+1, T) in %: row i after i experiences, column j-1 the test images of experience j; NaN is undefined."""
+        if label_space not in self._accuracies:
+            raise UserError(f"{self}: was not scored in the label space '{label_space}'")
+        return self._accuracies[label_space]
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """The label spaces it was scored in."""
+        return tuple(self._accuracies)
+
+    def class_drops(self, label_space: str) -> np.ndarray:
+        """(C,) in points, classes by arrival: accuracy right after a class was learned minus after the last experience.
+
+        NaN for a class without test images, or if the counts of each class were not kept.
+        """
+        sizes, T = self.dataset.experiences, len(self.dataset.experiences)
+        kept = {
+            (count.trained, count.tested): np.array(count.correct_per_class or [np.nan] * sizes[count.tested - 1])
+            for count in self.counts
+            if count.label_space == label_space and count.trained in (count.tested, T)
+        }
+        lost = np.concatenate([kept[j, j] - kept[T, j] for j in range(1, T + 1)])
+        images = np.array(self.dataset.test_per_class, dtype=float)
+        return 100 * lost / np.where(images > 0, images, np.nan)
+
+    @cached_property
+    def _accuracies(self) -> dict[str, np.ndarray]:
+        T = len(self.dataset.experiences)
+        matrices = {count.label_space: np.full((T + 1, T), np.nan) for count in self.counts}
+        for count in self.counts:
+            if count.correct is not None:
+                matrices[count.label_space][count.trained, count.tested - 1] = 100 * count.correct / count.total
+        for matrix in matrices.values():
+            matrix.flags.writeable = False
+        return matrices
+
+    def __str__(self) -> str:
+        run = self.run
+        return f"{run.scenario}: {run.dataset}/{run.method}/shots{run.shots}-seed{run.seed}"

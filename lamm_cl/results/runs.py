@@ -1,0 +1,180 @@
+"""What finished runs leave in results/.
+
+    results/<scenario>/runs/<dataset>/<method>/shots<k>-seed<s>/record.json      one Record, the only truth
+    results/<scenario>/records.csv                                               the counts of all records, one a row
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from lamm_cl.errors import UserError, did_you_mean
+from lamm_cl.results.file import read_record
+from lamm_cl.results.record import LABEL_SPACES, Record
+
+
+class Unfit(UserError):
+    """The runs are not what a kind of table or figure is about."""
+
+
+def records_in(results: Path) -> list[Record]:
+    """The finished runs of one results folder, sorted by dataset, method, shots and seed; empty if none is finished.
+
+    Raises UserError if the folder is absent, or holds broken records, one run twice, or more than one scenario.
+    """
+    if not results.is_dir():
+        beside = [path.name for path in results.parent.iterdir()] if results.parent.is_dir() else []
+        raise UserError(f"{results}: no such results folder{did_you_mean(results.name, beside)}")
+    found = {}
+    for path in sorted(results.glob("runs/*/*/*/record.json")):
+        record = read_record(path)
+        run = record.run
+        key = (run.dataset, run.method, *by_size(run.shots), run.seed)
+        if key in found:
+            raise UserError(f"{path}: the run {record} is in this results folder twice")
+        found[key] = record
+    if len(names := sorted({record.run.scenario for record in found.values()})) > 1:
+        raise UserError(f"{results}: holds runs of several scenarios ({', '.join(names)}); expected one")
+    return [found[key] for key in sorted(found)]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The finished runs of one results folder at one number of shots: what one table, or one line style, is about.
+
+    Datasets and methods are in the scenario's order, those without any finished run left out; `seeds` are the ones that
+    the scenario names, finished or not.
+    """
+
+    scenario: str
+    shots: int | str
+    datasets: tuple[str, ...]
+    methods: tuple[str, ...]
+    seeds: tuple[int, ...]
+    records: dict[tuple[str, str], dict[int, Record]]  # (dataset, method) -> seed -> record
+
+    @property
+    def experiences(self) -> int:
+        """T; the largest, should the datasets differ."""
+        return max(len(record.dataset.experiences) for by_seed in self.records.values() for record in by_seed.values())
+
+    @cached_property
+    def spaces(self) -> tuple[str, ...]:
+        """The label spaces that every run was scored in, own first."""
+        found = [record.spaces for by_seed in self.records.values() for record in by_seed.values()]
+        return tuple(space for space in LABEL_SPACES if all(space in each for each in found))
+
+    def space(self, preferred: str) -> str:
+        """The label space to tell numbers in: the preferred one if every run was scored in it, else the other.
+
+        Raises UserError if the runs have none in common.
+        """
+        if not self.spaces:
+            raise UserError(f"{self.scenario}: some runs were scored in one label space, some in the other only")
+        return preferred if preferred in self.spaces else self.spaces[0]
+
+    def of(self, method: str) -> list[Record]:
+        """The finished runs of a method."""
+        return [r for dataset in self.datasets for r in self.records.get((dataset, method), {}).values()]
+
+    def values(self, dataset: str, method: str, metric: Callable[[Record], np.ndarray | float]) -> dict:
+        """seed -> metric of the run, for the finished seeds."""
+        return {seed: metric(record) for seed, record in self.records.get((dataset, method), {}).items()}
+
+    def averages(self, method: str, metric: Callable[[Record], np.ndarray | float]) -> dict:
+        """seed -> average over all datasets, for the seeds that are finished on every dataset.
+
+        None of an array where datasets differ in their number of experiences.
+        """
+        each = [self.values(dataset, method, metric) for dataset in self.datasets]
+        if len({np.shape(value) for values in each for value in values.values()}) > 1:
+            return {}
+        return {s: np.mean([values[s] for values in each], axis=0) for s in self.seeds if all(s in v for v in each)}
+
+    def name(self, method: str) -> str:
+        """The card's name for people ("CoOp"); the method's key where two cards share a name."""
+        names = {m: str(self.of(m)[0].card.get("name", m)) for m in self.methods}
+        return method if list(names.values()).count(names[method]) > 1 else names[method]
+
+    def missing(self) -> list[str]:
+        """What the scenario promises and no record holds, one sentence a piece."""
+        listed = next(iter(next(iter(self.records.values())).values())).scenario
+        absent = [x for x in listed.get("datasets", ()) if x not in self.datasets]
+        absent += [x for x in listed.get("methods", ()) if x not in self.methods]
+        gaps: dict = {}  # seeds -> dataset -> methods
+        for d in self.datasets:
+            for m in self.methods:
+                seeds = ", ".join(str(s) for s in self.seeds if s not in self.records.get((d, m), {}))
+                gaps.setdefault(seeds, {}).setdefault(d, []).append(m)
+        gaps.pop("", None)
+        notes = [f"no finished run of {x}" for x in absent]
+        for seeds, where in gaps.items():
+            if sum(map(len, where.values())) == len(self.datasets) * len(self.methods) > 1:
+                where = {"all datasets": ["all methods"]}
+            for d, methods in where.items():
+                named = "all methods" if len(methods) == len(self.methods) > 1 else ", ".join(methods)
+                notes.append(f"{d}, {named}: seed {seeds} not finished")
+        return notes
+
+
+def runs_in(results: Path) -> list[Runs]:
+    """The finished runs of one results folder, one Runs per number of shots, fewest first.
+
+    Raises UserError if nothing is finished, or if runs that would be compared differ in what they were tested on.
+    """
+    return runs_of(records_in(results), results)
+
+
+def runs_of(records: list[Record], results: Path) -> list[Runs]:
+    """As `runs_in`, of the records that were read from `results`."""
+    if not records:
+        raise UserError(f"{results}: no finished run (no runs/<dataset>/<method>/shots<k>-seed<s>/record.json)")
+    _check_comparable(results, records)
+    by_shots: dict = {}
+    for record in records:
+        by_shots.setdefault(record.run.shots, []).append(record)
+    return [_runs(by_shots[shots]) for shots in sorted(by_shots, key=by_size)]
+
+
+def _runs(records: list[Record]) -> Runs:
+    cells: dict = {}
+    for record in records:
+        cells.setdefault((record.run.dataset, record.run.method), {})[record.run.seed] = record
+    scenario = records[0].scenario
+    return Runs(
+        records[0].run.scenario,
+        records[0].run.shots,
+        _in_order({dataset for dataset, _ in cells}, scenario.get("datasets", ())),
+        _in_order({method for _, method in cells}, scenario.get("methods", ())),
+        tuple(sorted({s for r in records for s in (r.run.seed, *r.scenario.get("seeds", ()))})),
+        cells,
+    )
+
+
+def _in_order(found: set[str], listed: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sorted(found, key=lambda name: (listed.index(name) if name in listed else len(listed), name)))
+
+
+def by_size(shots: int | str) -> tuple[bool, int]:
+    """Sort key: 1, 2, 16, full."""
+    return (True, 0) if isinstance(shots, str) else (False, shots)
+
+
+def _check_comparable(results: Path, records: list[Record]) -> None:
+    """Averaging over runs of different things would be silent nonsense: name the first field that differs."""
+    rules = [  # what must agree, among runs with the same ...
+        ("backbone hash", lambda r: r.backbone.hash, lambda r: ()),
+        ("dataset fingerprint", lambda r: r.dataset.fingerprint, lambda r: (r.run.dataset,)),
+        ("class order", lambda r: r.dataset.order, lambda r: (r.run.dataset,)),
+        ("experiences", lambda r: r.dataset.experiences, lambda r: (r.run.dataset,)),
+        ("card hash", lambda r: r.card.get("hash"), lambda r: (r.run.dataset, r.run.method)),
+    ]
+    for name, value, group in rules:
+        first: dict = {}
+        for record in records:
+            other = first.setdefault(group(record), record)
+            if value(record) != value(other):
+                raise UserError(f"{results}: '{record}' and '{other}' differ in {name}; they cannot share a table")

@@ -1,0 +1,77 @@
+"""What a sweep costs: images and prompts counted from its runs; times follow from a speed."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from lamm_cl.config.schema import Card
+from lamm_cl.sweeping.plan import Run
+
+BACKWARD = 2  # a backward pass costs two forward passes
+
+
+@dataclass(frozen=True)
+class Sizes:
+    classes: int
+    train: int
+    test: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """Passes: `encoded` images for the feature bank, `prompted` images (a backward pass counts as two), trained prompts."""
+
+    encoded: int
+    prompted: int
+    prompts: int
+
+    def seconds(self, speed: "Speed") -> tuple[float, float, float]:
+        return self.encoded / speed.images, self.prompted / speed.images, self.prompts / speed.prompts
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A second: images through the image tower, prompts through the text tower and back; D: the width of a feature."""
+
+    images: float
+    prompts: float
+    D: int
+
+
+def work(runs: Iterable[Run], sizes: dict[str, Sizes], context_of: Callable[[Card], type]) -> Work:
+    """Of all the runs; context_of: the class of a card's context, which says what it needs.
+
+    Runs of a dataset share the features of its test images, those of a seed also its training's.
+    """
+    bank: dict[tuple, int] = {}
+    prompted = prompts = 0
+    for run in runs:
+        size, training = sizes[run.dataset], run.card.training
+        n = size.train if run.shots == "full" else min(size.train, run.shots * size.classes)
+        counts = classes_of(run.scenario.experiences, size.classes)
+        epochs = training.epochs if training else 0
+        context = context_of(run.card)
+        if context.prompts_images:
+            prompted += n * epochs * (1 + BACKWARD) + size.test * (len(counts) + 1)
+        else:
+            augmented = training is not None and training.augmentation != "none"
+            bank[run.dataset, "test"] = size.test
+            if training:
+                draws = epochs if augmented else 1
+                bank[run.dataset, run.shots, run.seed, augmented] = max(
+                    n * draws, bank.get((run.dataset, run.shots, run.seed, augmented), 0)
+                )
+        if training:
+            seen = run.scenario.train_label_space == "seen"
+            for i, c in enumerate(counts):
+                steps = epochs * math.ceil(n * c / size.classes / training.batch)
+                in_play = sum(counts[: i + 1]) if seen else c
+                prompts += steps * in_play * (training.batch if context.reads_images else 1)
+    return Work(sum(bank.values()), prompted, prompts)
+
+
+def classes_of(experiences: str | int | tuple[int, ...], classes: int) -> list[int]:
+    if isinstance(experiences, tuple):
+        return list(experiences)
+    T = 2 if experiences == "halves" else experiences
+    return [classes // T + (i < classes % T) for i in range(T)]

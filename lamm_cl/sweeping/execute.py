@@ -1,0 +1,257 @@
+"""Runs, executed by one process or several."""
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Literal
+
+from lamm_cl.errors import UserError
+from lamm_cl.files import refusal, remove_leftovers, write_atomic
+from lamm_cl.sweeping import locks
+from lamm_cl.sweeping.plan import Run, check_folder, finished
+from lamm_cl.sweeping.publish import publish
+
+PATIENCE = 15  # seconds that an interrupted worker gets to finish the write in progress
+RETRY = 0.5  # seconds before a run that another process does is looked at again
+OUT_OF_MEMORY = (
+    "out of GPU memory; try --checkpoint-activations, --precision bf16, fewer --jobs, a smaller training.batch in a card of "
+    "one's own, or --device cpu"
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where runs are executed: nothing here may change what a record says."""
+
+    data_root: Path | None
+    cache: Path
+    device: str
+    jobs: int
+    save_every: float = 30  # seconds between saved states of a run; what a kill can cost, and an epoch
+    checkpoint: bool = False  # activation checkpointing: less memory, more time, the same values
+    logs: tuple[str, ...] = ()  # training curves to write beside a run: csv, tensorboard, wandb
+
+
+@dataclass(frozen=True)
+class Event:
+    """What happened to a run. `share` of it is done (0 to 1); `text` says where it is, or why it failed.
+
+    `elsewhere`: another process does it just now.
+    """
+
+    run: Run
+    kind: Literal["started", "progress", "finished", "failed", "elsewhere"]
+    share: float = 0.0
+    text: str = ""
+    mistake: bool = False  # failed because of the user's files or flags, not because of a defect
+
+
+def execute(runs: Sequence[Run], settings: Settings, report: Callable[[Event], None]) -> list[Event]:
+    """Do the runs -> the events of those that failed. One that fails does not stop the others.
+
+    A crash leaves traceback.txt in the run's folder. records.csv and the tables are rewritten after every run. A run that
+    another process does is looked at again until it is finished there, or free. On an interrupt the runs in progress stop
+    (their state stays on disk) and the interrupt goes on to the caller.
+    """
+    failures = []
+    events = _here(runs, settings, report) if settings.jobs == 1 else _in_workers(runs, settings)
+    try:
+        for event in events:
+            if event.kind == "finished":
+                publish(event.run)
+            if event.kind == "failed":
+                failures.append(event)
+                if not event.mistake:
+                    write_atomic(event.run.folder / "traceback.txt", event.text)
+            report(event)
+    finally:
+        events.close()
+    return failures
+
+
+def _here(runs: Sequence[Run], settings: Settings, report: Callable[[Event], None]) -> Iterator[Event]:
+    waiting = deque(runs)
+    while waiting:
+        run = waiting.popleft()
+        yield Event(run, "started")
+        event = _outcome(run, settings, report)
+        if event.kind == "elsewhere":
+            waiting.append(run)
+        yield event
+
+
+def _outcome(run: Run, settings: Settings, tell: Callable[[Event], None]) -> Event:
+    """Do one run, unless another process does it just now or did; what goes wrong is its own failure. Interrupts pass."""
+    try:
+        with locks.held(run.folder) as lock:
+            check_folder(run.folder.parents[3], run.scenario)  # again: another process may have begun it
+            if finished(run):
+                return Event(run, "finished", 1.0)
+            _train(run, settings, lock, tell)
+    except (locks.Busy, locks.Lost) as other:
+        time.sleep(RETRY)
+        return Event(run, "elsewhere", text=str(other))
+    except Exception as error:  # the boundary between runs: told, kept in traceback.txt, and the others go on
+        return _failure(run, error)
+    return Event(run, "finished", 1.0)
+
+
+def _train(run: Run, settings: Settings, lock: locks.Lock, tell: Callable[[Event], None]) -> None:
+    from lamm_cl.training.run import run as train  # imports torch and Avalanche, which planning and listing do without
+
+    def progress(at: Any) -> None:
+        lock.check()
+        tell(Event(run, "progress", *_position(at)))
+
+    for name in ("state/state.safetensors", "learned.safetensors", "record.json"):
+        remove_leftovers(run.folder / name)
+    with _one_thread():
+        train(
+            run,
+            data_root=settings.data_root,
+            cache=settings.cache,
+            device=device(settings.device),
+            progress=progress,
+            save_every=settings.save_every,
+            checkpoint=settings.checkpoint,
+            logs=settings.logs,
+        )
+
+
+def _failure(run: Run, error: Exception) -> Event:
+    """A mistake, a full disk or a lost permission in one line; a defect with its traceback, whose last line tells."""
+    import torch
+
+    told = str(error) if isinstance(error, UserError) else refusal(error) if isinstance(error, OSError) else None
+    if told:
+        return Event(run, "failed", text=told, mistake=True)
+    text = "".join(traceback.format_exception(error))
+    if isinstance(error, torch.cuda.OutOfMemoryError):
+        error.__traceback__ = None  # it holds the tensors
+        torch.cuda.empty_cache()
+        text += f"{OUT_OF_MEMORY}\n"
+    return Event(run, "failed", text=text)
+
+
+def _position(at: Any) -> tuple[float, str]:
+    """A train.Progress -> the share of the run that is done, and words for it."""
+    if at.experience == 0:
+        return 0.0, "untrained, test"
+    epochs_done = at.epoch if at.stage == "test" else at.epoch - 1
+    share = (at.experience - 1 + (epochs_done / at.epochs if at.epochs else 1)) / at.experiences
+    epoch = f", epoch {at.epoch}/{at.epochs}" if at.epochs and at.stage != "test" else ""
+    return share, f"experience {at.experience}/{at.experiences}{epoch}, {at.stage}"
+
+
+def device(wanted: str) -> str:
+    """auto, cpu or cuda -> cpu or cuda."""
+    import torch
+
+    found = torch.cuda.is_available()
+    if wanted == "cuda" and not found:
+        raise UserError("--device cuda: torch finds no CUDA device here; expected cpu or auto")
+    return wanted if wanted != "auto" else "cuda" if found else "cpu"
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One torch thread: sums, and so results, do not depend on the machine's cores or on the number of jobs."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Worker:
+    """A process that does one run at a time, with a pipe to it: `run` is what it is doing now."""
+
+    def __init__(self, settings: Settings):
+        context = get_context("spawn")
+        self.pipe, far = context.Pipe()
+        self.process = context.Process(target=_work, args=(far, settings))  # no daemon: it starts decoders
+        # Ctrl-C reaches the whole group of processes: from its first moment a worker leaves the decision to us.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        self.process.start()
+        signal.signal(signal.SIGINT, handler)
+        far.close()
+        self.run: Run | None = None
+
+    def give(self, run: Run) -> Event:
+        self.run = run
+        with suppress(ConnectionError):  # it died while it was idle: `receive` tells
+            self.pipe.send(run)
+        return Event(run, "started")
+
+    def receive(self) -> Event:
+        """The next event of its run; a process that died is a failure of the run that it was doing."""
+        try:
+            return self.pipe.recv()
+        except (EOFError, ConnectionError):
+            self.process.join()
+            code = self.process.exitcode
+            why = f"killed by {signal.Signals(-code).name}" if code and code < 0 else f"exit code {code}"
+            hint = "; out of memory? try fewer --jobs" if code == -signal.SIGKILL else ""
+            return Event(self.run, "failed", text=f"the worker process ended: {why}{hint}\n")
+
+
+def _in_workers(runs: Sequence[Run], settings: Settings) -> Iterator[Event]:
+    waiting = deque(runs)
+    workers: list[_Worker] = []
+    try:
+        while waiting or any(worker.run for worker in workers):
+            while waiting and len(workers) < settings.jobs:
+                workers.append(_Worker(settings))
+                yield workers[-1].give(waiting.popleft())
+            for pipe in wait([worker.pipe for worker in workers if worker.run]):
+                worker = next(worker for worker in workers if worker.pipe is pipe)
+                event = worker.receive()
+                yield event
+                if event.kind == "elsewhere":
+                    waiting.append(event.run)
+                if event.kind != "progress":
+                    worker.run = None
+                    if not worker.process.is_alive():
+                        workers.remove(worker)
+                    elif waiting:
+                        yield worker.give(waiting.popleft())
+    finally:
+        _stop(workers)
+
+
+def _stop(workers: Sequence[_Worker]) -> None:
+    """An idle worker ends when its pipe does; a busy one is interrupted, and killed when it does not listen."""
+    for worker in workers:
+        worker.pipe.close()
+        if worker.run:
+            worker.process.terminate()
+    deadline = time.monotonic() + PATIENCE
+    for worker in workers:
+        worker.process.join(max(0.0, deadline - time.monotonic()))
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+
+
+def _work(pipe: Connection, settings: Settings) -> None:
+    """The worker's life: runs come in, events go out, until the pipe ends (also when the parent is killed)."""
+    # As an exception, so that a write in progress removes its temporary file.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        while True:
+            pipe.send(_outcome(pipe.recv(), settings, pipe.send))
+    except (EOFError, ConnectionError):
+        return

@@ -1,0 +1,112 @@
+"""The runs of a scenario, planned and checked against what is already in results/.
+
+A run is one (dataset, method, shots, seed). Each gives its own record.json and nothing is shared between runs: they may
+be done in any order, at any number of jobs, in several calls, and give the same records.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from lamm_cl import yaml_facts
+from lamm_cl.config.cards import card_for
+from lamm_cl.config.identity import content_hash, difference, from_record, identity
+from lamm_cl.config.schema import Card, Scenario
+from lamm_cl.data import catalogue
+from lamm_cl.errors import UserError
+from lamm_cl.results.file import read_record
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method on one dataset with `shots` training images per class and one seed; `card` has the overrides in it."""
+
+    scenario: Scenario
+    dataset: str
+    method: str
+    card: Card
+    shots: int | Literal["full"]
+    seed: int
+    folder: Path
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {
+            "scenario": self.scenario.name,
+            "dataset": self.dataset,
+            "method": self.method,
+            "shots": self.shots,
+            "seed": self.seed,
+        }
+
+    def __str__(self) -> str:
+        return f"{self.dataset} / {self.method} / shots {self.shots} / seed {self.seed}"
+
+
+def plan(
+    scenario: Scenario,
+    results: Path,
+    *,
+    datasets: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    shots: Sequence[int | str] = (),
+    seeds: Sequence[int] = (),
+) -> list[Run]:
+    """All runs of a scenario, below results/<scenario>, in its order; a list that is not empty replaces its own."""
+    root = results / scenario.name / "runs"
+    folders = _folders(datasets or scenario.datasets)
+    cards = {method: card_for(scenario, method) for method in methods or scenario.methods}
+    return [
+        Run(scenario, dataset, method, card, k, seed, root / folder / method / f"shots{k}-seed{seed}")
+        for dataset, folder in folders.items()
+        for method, card in cards.items()
+        for k in shots or scenario.shots
+        for seed in seeds or scenario.seeds
+    ]
+
+
+def unfinished(runs: Sequence[Run]) -> list[Run]:
+    """The runs without a record. Raises UserError where a record is of another scenario or card than the run."""
+    for folder in dict.fromkeys(run.folder.parents[3] for run in runs):
+        check_folder(folder, runs[0].scenario)
+    return [run for run in runs if not finished(run)]
+
+
+def _folders(datasets: Sequence[str]) -> dict[str, str]:
+    """What the folder of each dataset is called: by its name in the catalogue, or the last part of a path."""
+    folders = {dataset: catalogue.canonical(dataset) for dataset in datasets}
+    for dataset, folder in folders.items():
+        if not re.fullmatch(r"[^/\\\x00-\x1f]+", folder) or folder in (".", ".."):
+            raise UserError(f"datasets: {dataset!r}: expected a name, or a path whose last part is one")
+        if list(folders.values()).count(folder) > 1:
+            raise UserError(f"datasets: {dataset!r}: another dataset is called {folder!r} too")
+    return folders
+
+
+def check_folder(folder: Path, scenario: Scenario) -> None:
+    """results/<scenario>/scenario.yaml says whose folder it is."""
+    path = folder / "scenario.yaml"
+    if not path.exists():
+        return
+    theirs = from_record(Scenario, yaml_facts.parse(path.read_bytes(), str(path)), str(path))
+    differs = difference(identity(theirs), identity(scenario))
+    if differs:
+        raise UserError(f"{path}: made with another scenario ({differs}); choose another --results folder")
+
+
+def finished(run: Run) -> bool:
+    path = run.folder / "record.json"
+    if not path.exists():
+        return False
+    try:
+        record = read_record(path)
+    except UserError as error:
+        raise UserError(f"{error}; delete the file to repeat this run") from None
+    for kind, old, new in (("scenario", record.scenario, run.scenario), ("card", record.card, run.card)):
+        if old.get("hash") != content_hash(new):
+            theirs = from_record(type(new), old, f"{path}: {kind}")
+            differs = difference(identity(theirs), identity(new)) or "hash: another version of lamm-cl"
+            raise UserError(f"{path}: made with another {kind} ({differs}); choose another --results folder")
+    return True

@@ -1,0 +1,40 @@
+"""What follows from the records of a results folder, brought up to date as runs finish."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from lamm_cl.files import remove_leftovers, uninterrupted, write_atomic
+from lamm_cl.reports.derived import derived_files
+from lamm_cl.sweeping import locks
+from lamm_cl.sweeping.plan import Run
+
+
+def publish(run: Run) -> None:
+    """Bring what is derived from the records up to date: scenario.yaml, records.csv and tables/ of the results folder."""
+    folder = run.folder.parents[3]
+    facts = run.scenario.model_dump(mode="json")
+    (run.folder / "traceback.txt").unlink(missing_ok=True)
+    scenario = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=120)
+    with locks.waited(folder):
+        contents = {"scenario.yaml": scenario} | derived_files(folder)
+        with uninterrupted():
+            for name, content in contents.items():
+                _write_derived(folder / name, content)
+
+
+def _write_derived(path: Path, content: str) -> None:
+    remove_leftovers(path)
+    write_atomic(path, content)
+
+
+def tidy(finished: Sequence[Run]) -> None:
+    """What a kill between a run's record and its end left behind is removed, records.csv and tables brought up to date."""
+    for run in finished:
+        shutil.rmtree(run.folder / "state", ignore_errors=True)
+    for folder, run in {run.folder.parents[3]: run for run in finished}.items():
+        wanted = derived_files(folder)
+        if any(not (path := folder / name).exists() or path.read_bytes() != wanted[name].encode() for name in wanted):
+            publish(run)

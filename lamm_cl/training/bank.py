@@ -1,0 +1,85 @@
+"""The feature bank on disk: arrays under a key made of everything that decides their content, each with its checksum.
+
+    <cache>/features/<2 hex digits>/<key>.npy      the array, memory-mapped when read
+    <cache>/features/<2 hex digits>/<key>.json     the facts of the key, and the sha256 of the array's file
+
+Entries are written whole or not at all, so several processes may share a bank: who comes second writes the same bytes.  A
+damaged entry is found by its checksum and made again.  Nothing here imports torch.
+"""
+
+import hashlib
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lamm_cl.files import write_atomic
+
+LEFT = 1 / 24  # days after which a temporary file has no writer any more
+
+
+@dataclass(frozen=True)
+class Entry:
+    path: Path
+    bytes: int
+    whole: bool
+    days: float  # since it was made
+
+
+def get(bank: Path, facts: dict, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array of these facts (JSON types), memory-mapped; made if it is absent or damaged."""
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    path = bank / key[:2] / f"{key}.npy"
+    if not intact(path):
+        file = io.BytesIO()
+        np.save(file, make(), allow_pickle=False)
+        write_atomic(path, file.getvalue())
+        write_atomic(path.with_suffix(".json"), json.dumps(facts | {"sha256": digest(path)}, sort_keys=True))
+    return np.load(path, mmap_mode="c", allow_pickle=False)
+
+
+def intact(path: Path) -> bool:
+    """Whether an entry is whole: the checksum beside it is that of its bytes."""
+    try:
+        return json.loads(path.with_suffix(".json").read_text())["sha256"] == digest(path)
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return False
+
+
+def digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def entries(bank: Path, check: bool = True) -> Iterator[Entry]:
+    """All entries, in the order of their keys; `check` reads every byte."""
+    for path in sorted(bank.glob("*/*.npy")):
+        yield entry_at(path, intact(path) if check else True)
+
+
+def leftovers(bank: Path) -> Iterator[Entry]:
+    """Temporary files of writers that were killed: those that nobody has written to for LEFT days."""
+    for path in sorted(bank.glob("*/.*")):
+        with suppress(FileNotFoundError):  # its writer is alive and has just finished
+            if (entry := entry_at(path, whole=False)).days >= LEFT:
+                yield entry
+
+
+def entry_at(path: Path, whole: bool) -> Entry:
+    facts = path.stat()
+    return Entry(path, facts.st_size, whole, (time.time() - facts.st_mtime) / 86400)
+
+
+def prune(bank: Path, older_than: float) -> list[Entry]:
+    """Remove leftovers, damaged entries and those older than so many days -> what was removed; entries are made again when
+    needed."""
+    removed = [*leftovers(bank), *(entry for entry in entries(bank) if not entry.whole or entry.days >= older_than)]
+    for entry in removed:
+        entry.path.unlink(missing_ok=True)
+        entry.path.with_suffix(".json").unlink(missing_ok=True)
+    return removed

@@ -1,0 +1,82 @@
+"""What a record says of the backbone, the data set and the machine."""
+
+from lamm_cl import vision  # noqa: F401  first: it makes torchvision importable
+
+# isort: split
+import platform
+import resource
+import subprocess
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import version
+
+import torch
+
+from lamm_cl.config.schema import Backbone
+from lamm_cl.data.dataset import Dataset
+from lamm_cl.files import PACKAGE
+from lamm_cl.results.record import BackboneFacts, DatasetFacts, Measured
+from lamm_cl.towers.clip import FrozenCLIP
+from lamm_cl.training import stream
+
+
+@dataclass
+class Stopwatch:
+    """Wall seconds per stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def lap(self, stage: str, start: float) -> None:
+        self.seconds[stage] = round(self.seconds.get(stage, 0) + time.perf_counter() - start, 3)
+
+
+def facts_of_backbone(backbone: Backbone, frozen: FrozenCLIP) -> BackboneFacts:
+    return BackboneFacts(
+        backbone.architecture, backbone.weights, frozen.weights_hash, frozen.precision, frozen.activation
+    )
+
+
+def facts_of(dataset: Dataset, parts: stream.Stream) -> DatasetFacts:
+    C = len(parts.names)
+    return DatasetFacts(
+        fingerprint=dataset.fingerprint,
+        classes=tuple(parts.names),
+        order=tuple(parts.order),
+        experiences=tuple(map(len, parts.experiences)),
+        train_images=tuple(map(len, parts.train)),
+        test_images=tuple(map(len, parts.test)),
+        test_per_class=tuple(torch.bincount(parts.test_targets, minlength=C).tolist()),
+        chosen=tuple(tuple(ids.tolist()) for ids in parts.train),
+        notes=dataset.notes + parts.notes,
+    )
+
+
+def measured(watch: Stopwatch, device: str, images: int) -> Measured:
+    packages = ("torch", "torchvision", "open_clip_torch", "avalanche-lib", "numpy")
+    cuda = device.startswith("cuda")
+    return Measured(
+        seconds=watch.seconds,
+        images_per_second=round(images / max(watch.seconds.get("train", 0) + watch.seconds.get("test", 0), 1e-3), 1),
+        peak_memory_bytes=torch.cuda.max_memory_allocated()
+        if cuda
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        device=torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} thread(s)",
+        host=platform.platform(),
+        versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
+        commit=commit(),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+@lru_cache(maxsize=1)
+def commit() -> str | None:
+    """The commit of a source checkout, with "+changes" if files differ from it; None for an installed package."""
+    git = ["git", "-C", str(PACKAGE)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, check=True).stdout
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        return None
+    return head + ("+changes" if changed.strip() else "")

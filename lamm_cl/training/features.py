@@ -1,0 +1,165 @@
+"""Where a training step gets its images from: pixels, or the features of the frozen image tower, computed once.
+
+The bank (bank.py) keeps features on disk, one array (N, D) an entry, under a key made of everything that decides its content:
+weights, precision, preprocessing, data set, split, samples and, for augmented training images, seed and epoch.  Augmentation is a
+pure function of (seed, epoch, sample), so all methods and label spaces of a seed share it.  Features are always computed in the
+same batches, so a rebuilt entry has the same bytes.
+"""
+
+from lamm_cl import vision  # noqa: F401  first: it makes torchvision importable
+
+# isort: split
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+from torchvision.transforms import InterpolationMode, RandomHorizontalFlip, RandomResizedCrop
+
+from lamm_cl.data.dataset import Split
+from lamm_cl.data.images import open_image
+from lamm_cl.errors import UserError
+from lamm_cl.towers.clip import FrozenCLIP
+from lamm_cl.training import bank
+
+BATCH = 64  # images a forward pass of the frozen tower; part of the key, since it decides the last bits
+IN_MEMORY = 2**29  # bytes of preprocessed images that are kept instead of being decoded again
+MANY = 256  # image files that are worth worker processes
+AHEAD = 16  # decoded images that a worker keeps ready: ten megabytes at 224 x 224 pixels
+CPUS = os.cpu_count() or 1
+STORED = {"fp32": torch.float32, "fp16": torch.float16}  # fp16 halves the disk and rounds a feature by up to 2^-12 of its size
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The papers' training transform: random resized crop (scale 0.08-1, bicubic), then a horizontal flip."""
+
+    seed: int
+
+    def __call__(self, image, size: int, epoch: int, sample: int):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(self.seed, "augmentation", epoch, sample))
+            image = RandomResizedCrop(size, (0.08, 1.0), interpolation=InterpolationMode.BICUBIC)(image)
+            return RandomHorizontalFlip()(image)
+
+
+def derive(seed: int, *purpose: object) -> int:
+    """An independent seed for each purpose, so that a draw for one never shifts another."""
+    return int.from_bytes(hashlib.sha256(repr((seed, *purpose)).encode()).digest()[:7], "big")
+
+
+def onto(device: torch.device, x: Tensor) -> Tensor:
+    """x on a device; to a GPU from pinned memory, so that the host does not wait for the copy."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
+
+
+@dataclass(frozen=True)
+class Decoding(TorchDataset):
+    """Preprocessed images (3, H, W), one by one: all that a worker process needs to know.
+
+    An image that cannot be read comes as its UserError: raised in a worker it would arrive as a traceback.
+    """
+
+    images: Sequence
+    preprocess: Callable
+    size: int
+    augmentation: Augmentation | None
+    ids: list[int]
+    epoch: int
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, at: int) -> Tensor | UserError:
+        i = self.ids[at]
+        try:
+            image = open_image(self.images[i])
+        except UserError as error:
+            return error
+        if self.augmentation:
+            image = self.augmentation(image, self.size, self.epoch, i)
+        return self.preprocess(image)
+
+
+class Pixels:
+    """Preprocessed images (B, 3, H, W) of a split."""
+
+    def __init__(self, split: Split, clip: FrozenCLIP, augmentation: Augmentation | None = None):
+        self.split, self.clip, self.augmentation = split, clip, augmentation
+        self.kept: dict[int, Tensor] = {}
+        self.room = 0 if augmentation else IN_MEMORY
+
+    @property
+    def device(self) -> torch.device:
+        return self.clip.device
+
+    def batches(self, batches: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
+        """Batches of samples, in order.  Many files are decoded ahead by worker processes; what comes out is the same."""
+        ids = [i for batch in batches for i in batch.tolist()]
+        kept = [i in self.kept for i in ids]
+        fresh = iter(self.decoded([i for i, known in zip(ids, kept) if not known], epoch))
+        images = (self.kept[i] if known else self.keep(i, next(fresh)) for i, known in zip(ids, kept))
+        for batch in batches:
+            yield onto(self.device, torch.stack(list(islice(images, len(batch)))))
+
+    def decoded(self, ids: list[int], epoch: int) -> Iterable[Tensor | UserError]:
+        decoding = Decoding(self.split.images, self.clip.preprocess, self.clip.image_size, self.augmentation, ids, epoch)
+        if len(ids) < MANY or isinstance(self.split.images, np.ndarray):
+            return (decoding[at] for at in range(len(ids)))
+        workers = min(8, CPUS - 1) if self.clip.device.type == "cuda" else min(1, CPUS - 1)  # a CPU tower is the slow part
+        ahead = {"prefetch_factor": AHEAD} if workers else {}
+        # A generator of its own: a loader without one draws its seed from the global generator.
+        return DataLoader(decoding, batch_size=None, num_workers=workers, generator=torch.Generator(), **ahead)
+
+    def keep(self, i: int, pixels: Tensor | UserError) -> Tensor:
+        if isinstance(pixels, UserError):
+            raise pixels
+        if (size := pixels.numel() * pixels.element_size()) <= self.room and i not in self.kept:
+            self.room -= size
+            self.kept[i] = pixels.clone()  # out of the memory shared with a worker
+        return pixels
+
+
+class Features:
+    """Unit image features (B, D) of samples of a split, from the bank."""
+
+    def __init__(self, pixels: Pixels, ids: Tensor, facts: dict, folder: Path):
+        self.pixels, self.bank, self.facts = pixels, folder, facts
+        self.ids = ids.unique()  # sorted: the same samples give the same entry whatever their order
+        self.loaded: dict[int, Tensor] = {}
+
+    @property
+    def device(self) -> torch.device:
+        return self.pixels.device
+
+    def batches(self, batches: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
+        """Batches of samples, in order: their places go to the device together, where the features are already."""
+        places = onto(self.device, torch.searchsorted(self.ids, torch.cat(list(batches))))
+        return (self.matrix(epoch)[at].float() for at in places.split([len(ids) for ids in batches]))
+
+    def batch(self, ids: Tensor, epoch: int) -> Tensor:
+        return next(self.batches([ids], epoch))
+
+    def matrix(self, epoch: int) -> Tensor:
+        """(N, D) of all samples, on the device; without augmentation every epoch is the first."""
+        epoch = epoch if self.pixels.augmentation else 0
+        if epoch not in self.loaded:
+            augmentation = self.pixels.augmentation and [self.pixels.augmentation.seed, epoch]
+            samples = hashlib.sha256(self.ids.numpy().tobytes()).hexdigest()
+            facts = self.facts | {"augmentation": augmentation, "samples": samples, "batch": BATCH}
+            self.loaded = {epoch: torch.from_numpy(bank.get(self.bank, facts, partial(self.encode, epoch))).to(self.device)}
+        return self.loaded[epoch]
+
+    @torch.no_grad()
+    def encode(self, epoch: int) -> np.ndarray:
+        clip = self.pixels.clip
+        features = torch.cat([clip.image(x).cpu() for x in self.pixels.batches(self.ids.split(BATCH), epoch)])
+        return features.to(STORED[clip.stored]).numpy()

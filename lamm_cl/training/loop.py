@@ -1,0 +1,122 @@
+"""Avalanche's own loop with a method's loss.  The only importer of avalanche.training.
+
+Ways round Avalanche 0.6, each with a test: the optimizer is made after the model has grown, over what requires a gradient; the
+schedule is set by epoch, since a scheduler plugin loses the warm-up from the second experience on; batches are drawn by a
+generator of our own, since every DataLoader iterator draws from the global one and an added evaluation would change the training.
+"""
+
+from lamm_cl import vision  # noqa: F401  first: it makes torchvision importable
+
+# isort: split
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.templates import SupervisedTemplate
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lamm_cl.config.schema import Training
+from lamm_cl.learner.model import PromptedCLIP
+from lamm_cl.training.features import Features, Pixels, derive, onto
+from lamm_cl.training.optimizing import learning_rate, optimizer
+from lamm_cl.training.state import State
+
+EVAL_BATCH = 256
+
+
+@dataclass
+class Batches:
+    """[x, y] batches of some samples.  order: a generator to shuffle with, or None."""
+
+    source: Pixels | Features
+    samples: Tensor
+    targets: Tensor
+    size: int
+    epoch: int = 0
+    order: torch.Generator | None = None
+
+    def __iter__(self) -> Iterator[list[Tensor]]:
+        n = len(self.samples)
+        positions = torch.arange(n) if self.order is None else torch.randperm(n, generator=self.order)
+        images = self.source.batches(self.samples[positions].split(self.size), self.epoch)
+        targets = onto(self.source.device, self.targets[positions]).split(self.size)
+        yield from map(list, zip(images, targets, strict=True))
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.samples) / self.size)
+
+
+class PromptTuning(SupervisedTemplate):
+    """Avalanche's own loop with the method's loss, and a fresh optimizer and schedule per experience."""
+
+    def __init__(self, *, model: PromptedCLIP, training: Training | None, sources: dict[str, Pixels | Features], seed: int,
+                 progress: Callable[[int, int], None] = lambda experience, epoch: None, **kwargs):  # fmt: skip
+        epochs = training.epochs if training else 0
+        with warnings.catch_warnings(action="ignore"):  # "no loggers": its metrics know one label space, so none is asked for
+            evaluator = EvaluationPlugin()
+        super().__init__(model=model, optimizer=None, train_epochs=epochs, eval_mb_size=EVAL_BATCH, evaluator=evaluator, **kwargs)
+        self.training, self.sources, self.seed, self.progress = training, sources, seed, progress
+        self.resumed: State | None = None  # where the next experience goes on
+
+    @property
+    def epoch(self) -> int:
+        """Epochs of the current experience that are done."""
+        return self.clock.train_exp_epochs + (self.resumed.epochs if self.resumed else 0)
+
+    def model_adaptation(self, model=None) -> PromptedCLIP:
+        if self.is_training:
+            self.model.adaptation(self.experience)
+        return self.model
+
+    def check_model_and_optimizer(self, **_) -> None:
+        self.model = self.model_adaptation()
+        if self.training:  # zero-shot CLIP has nothing to train
+            self.optimizer = optimizer(self.training, self.model)
+            self.train_epochs = self.training.epochs
+        if self.resumed:
+            self.train_epochs -= self.resumed.epochs
+            restore(self.model, self.optimizer, self.resumed)
+
+    def make_train_dataloader(self, **_) -> None:
+        self.dataloader = []  # made afresh for every epoch
+
+    def make_eval_dataloader(self, **_) -> None:
+        self.dataloader = Batches(self.sources["test"], self.experience.samples, self.experience.targets, EVAL_BATCH)
+
+    def _before_training_epoch(self, **kwargs) -> None:
+        i, epoch = self.experience.current_experience, self.epoch
+        self.progress(i, epoch)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.training, epoch)
+        order = torch.Generator().manual_seed(derive(self.seed, "shuffle", i, epoch))
+        self.dataloader = Batches(
+            self.sources["train"], self.experience.samples, self.experience.targets, self.training.batch, epoch, order
+        )
+        super()._before_training_epoch(**kwargs)
+
+    def _after_training_epoch(self, **kwargs) -> None:
+        super()._after_training_epoch(**kwargs)
+        if not torch.isfinite(self.loss):
+            i = self.experience.current_experience
+            raise FloatingPointError(f"the loss is {self.loss.item()} in experience {i + 1}, epoch {self.epoch}")
+
+    def forward(self) -> Tensor:
+        if not self.is_training:
+            return self.model(self.mb_x)
+        output, self.terms = self.model.loss(self.mb_x, self.mb_y)
+        return output.logits
+
+    def criterion(self) -> Tensor:
+        return sum(self.terms.values()) if self.is_training else self._make_empty_loss()
+
+
+def restore(model: PromptedCLIP, optimizer: Optimizer | None, state: State) -> None:
+    """Put the learned tensors and the momentum of a state in place; the model has grown to that experience already."""
+    model.load_learned(state.learned)
+    ours = dict(model.named_parameters())
+    for name, tensor in state.momentum.items():
+        optimizer.state[ours[name]]["momentum_buffer"] = tensor.to(ours[name].device)

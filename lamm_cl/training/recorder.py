@@ -1,0 +1,50 @@
+"""What is counted in a test."""
+
+from lamm_cl import vision  # noqa: F401  first: it makes torchvision importable
+
+# isort: split
+import torch
+from avalanche.core import SupervisedPlugin
+
+from lamm_cl.results.record import Count
+
+
+class Recorder(SupervisedPlugin):
+    """Counts per (trained, tested, label space): every metric can be computed from them later.
+
+    own: only the classes of the tested experience compete; joint: all classes learned so far do.
+    """
+
+    def __init__(self, label_spaces: tuple[str, ...], counts: list[Count] = ()):
+        super().__init__()
+        self.label_spaces = label_spaces
+        self.counts = list(counts)
+
+    def before_eval_exp(self, strategy, **_) -> None:
+        model, j = strategy.model, strategy.experience.current_experience
+        self.tested, self.trained, self.mine = j + 1, model.learned, model.experiences[j]
+        spaces = {"own": self.mine}
+        if j < model.learned:
+            spaces["joint"] = range(model.experiences[model.learned - 1].stop)
+        self.spaces = {name: spaces.get(name) for name in self.label_spaces}
+        self.hits = {name: torch.zeros(len(self.mine), dtype=torch.int64) for name in self.label_spaces}
+
+    def after_eval_iteration(self, strategy, **_) -> None:
+        y, logits = strategy.mb_y, strategy.mb_output
+        for name, classes in self.spaces.items():
+            if classes is not None:
+                right = logits[:, classes.start : classes.stop].argmax(dim=-1) + classes.start == y
+                self.hits[name] += torch.bincount(y[right] - self.mine.start, minlength=len(self.mine)).cpu()
+
+    def after_eval_exp(self, strategy, **_) -> None:
+        total = len(strategy.experience.samples)
+        for name, classes in self.spaces.items():
+            hits = None if classes is None else tuple(self.hits[name].tolist())
+            correct = None if hits is None else sum(hits)
+            self.counts.append(Count(self.trained, self.tested, name, correct, total, hits))
+
+
+def count_of(facts: dict) -> Count:
+    """A count as it was saved: JSON knows no tuples."""
+    hits = facts["correct_per_class"]
+    return Count(**facts | {"correct_per_class": None if hits is None else tuple(hits)})
