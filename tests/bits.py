@@ -60,17 +60,16 @@ def on_toy(methods: list[str], jobs: int) -> dict[str, dict[str, str]]:
 
 
 def toy_card(method: str) -> dict[str, str]:
-    import pytest
     import torch
     import toy
 
     torch.set_num_threads(1)
     found = {}
     for way, (scenario, training) in WAYS.items():
-        with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as monkeypatch:
+        with tempfile.TemporaryDirectory() as folder:
             override = {"training": toy.SMALL | training} if not method.startswith("zero-shot") else {}
             deep = {"context": {"depth": 3}} if method.startswith(("maple", "comma")) else {}
-            toy.run(Path(folder), monkeypatch, method, overrides={method: override | deep}, **scenario)
+            toy.run(Path(folder), method, overrides={method: override | deep}, **scenario)
             found |= {f"{way}: {name}": digest for name, digest in digests(Path(folder) / "run").items()}
     return found
 

@@ -24,7 +24,7 @@ from lamm_cl.towers import weights as files
 from lamm_cl.towers.backbones import compare, frozen, towers
 from lamm_cl.towers.clip import hash_of
 from lamm_cl.towers.weights import HUB_WEIGHTS, OPENAI_FACTS, of_tag, openai_checksums, read
-from lamm_cl.training import run as train
+from lamm_cl.training import run as training
 from lamm_cl.training.run import backbone_on
 
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 4}
@@ -71,11 +71,11 @@ def refusal(architecture: str, file: object) -> str:
 
 
 def run(tmp_path, monkeypatch, method: str, **backbone):
-    monkeypatch.setattr(train, "dataset_in", lambda name, data_root, cache: toy.dataset())
+    monkeypatch.setattr(training, "dataset_in", lambda name, data_root, cache: toy.dataset())
     backbone_on.cache_clear()
     measured = toy.scenario(backbone=backbone)
     one = Run(measured, "toy", method, card_for(measured, method), 4, 1, tmp_path / method)
-    record = train.run(one, data_root=None, cache=tmp_path / "cache", device="cpu", progress=lambda at: None)
+    record = training.do(one, data_root=None, cache=tmp_path / "cache", device="cpu", progress=lambda at: None)
     backbone_on.cache_clear()
     return record
 

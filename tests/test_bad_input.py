@@ -21,20 +21,17 @@ from generated import tiny_clip
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lamm_cl.cli import main
+from lamm_cl.cli import doors, main
 from lamm_cl.config.cards import card_names, load_card, resolve
 from lamm_cl.data import catalogue
 from lamm_cl.errors import UserError
 from lamm_cl.learner.build import build
 from lamm_cl.results.csv import write_records_csv
-from lamm_cl.sweeping import execute
-from lamm_cl.training import run as train
 from lamm_cl.training import stream
 
 CASES = int(os.environ.get("LAMM_CL_CASES", 80))
 cases = settings(max_examples=CASES, deadline=None, derandomize=CASES == 80, suppress_health_check=list(HealthCheck))
 TOP = Path(__file__).parent.parent
-RUN = train.run  # `place` puts another there
 
 
 # --- mutations --------------------------------------------------------------------------------------------------------
@@ -115,8 +112,8 @@ def place(tmp_path_factory):
         build(run.card, tiny_clip(), parts.names, parts.experiences, train_label_space=run.scenario.train_label_space)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "run", prepare)
-        patch.setattr(execute, "publish", lambda run: None)  # there is no record
+        patch.setattr(doors, "train", prepare)
+        patch.setattr(doors, "publish", lambda run: None)  # there is no record
         patch.setattr(main.run, "_derive", lambda *_: 0)
         patch.setattr(main.dry_run, "_print_estimate", lambda *_: None)
         patch.setattr(catalogue, "load", lambda *_: digits)
@@ -212,9 +209,7 @@ def test_no_value_of_an_option_is_a_defect_of_ours(key, part, option):
 def finished(tmp_path_factory):
     """A results folder with one finished toy run -> the folder, and the bytes of record.json."""
     results = tmp_path_factory.mktemp("damaged") / "toy"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "run", RUN)
-        toy.run(results, patch, "coop", folder="runs/toy/coop/shots4-seed1")
+    toy.run(results, "coop", folder="runs/toy/coop/shots4-seed1")
     write_records_csv(results)
     return results, (results / "runs/toy/coop/shots4-seed1/record.json").read_bytes()
 

@@ -1,7 +1,6 @@
 """The fast paths against the released amount of work: equal for every method, and what `lamm-cl bench` measures is there."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -36,11 +35,11 @@ def learning(key: str, names: list[str], precision: str, released: bool):
     model.train()
     draw = torch.Generator().manual_seed(2)
     for i in range(2):
-        model.adaptation(SimpleNamespace(current_experience=i))
+        model.begin(i)
         for p in model.parameters():
             if p.requires_grad:
                 p.data += 0.02 * torch.randn(p.shape, generator=draw)
-    model.settle()
+    model.refresh()
     return model
 
 
@@ -87,7 +86,7 @@ def test_the_yardstick_keeps_nothing_and_takes_nothing_but_images():
 
     assert plain.needs_pixels and isinstance(plain.reference, Plain)
     plain.eval()
-    assert plain.classifier.kept == plain.reference.kept == {}
+    assert plain.texts.kept == plain.reference.kept == {}
 
 
 def test_bench_prints_a_table_and_writes_an_entry_for_every_target(tmp_path, capsys, monkeypatch):

@@ -23,7 +23,7 @@ def test_a_card_states_the_trainable_parameters_of_its_model_at_vit_b_16(key):
     card = load_card(key)
     model = build(card, vit_b_16(), NAMES, [range(3)], shots=16)
     model.train()
-    model.adaptation(type("Experience", (), {"current_experience": 0}))
+    model.begin(0)
     mine = sum(p.numel() for p in model.parameters() if p.requires_grad)
 
     said = card.trainable.partition("(")[0]

@@ -1,6 +1,6 @@
 """The command line: what it prints, what it writes, and its exit status.
 
-Training is played by tests/standin/sitecustomize.py; all else is the real thing, in processes of its own.
+Training is played by tests/played.py; all else is the real thing, in processes of its own.
 """
 
 import os
@@ -15,8 +15,8 @@ import pytest
 
 from lamm_cl.config.cards import card_names, load_card, scenario_names
 
-STANDIN = Path(__file__).parent / "standin"
-CRASH, MISTAKE, FOREVER = 66, 77, 99  # seeds, see the stand-in
+PLAYED = Path(__file__).parent / "played.py"
+CRASH, MISTAKE, FOREVER = 66, 77, 99  # seeds, see played.py
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +26,7 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def environment(cache):
-    path = os.pathsep.join([str(STANDIN), str(STANDIN.parent), str(STANDIN.parents[1])])
-    return {**os.environ, "PYTHONPATH": path, "LAMM_CL_STANDIN": "1", "XDG_CACHE_HOME": str(cache), "COLUMNS": "200"}
+    return {**os.environ, "PYTHONPATH": str(PLAYED.parents[1]), "XDG_CACHE_HOME": str(cache), "COLUMNS": "200"}
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def lamm_cl(tmp_path, environment):
     """Call lamm-cl in an empty folder -> the finished process."""
 
     def call(*words):
-        command = [sys.executable, "-m", "lamm_cl", *map(str, words)]
+        command = [sys.executable, PLAYED, *map(str, words)]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
 
     return call
@@ -63,7 +62,7 @@ def told(process) -> str:
 )
 def test_what_only_informs_imports_nothing_heavy(words):
     code = (
-        f"import sys; from lamm_cl.cli import main\ntry: main({words!r})\nexcept SystemExit: pass\n"
+        f"import sys; from lamm_cl.cli.main import main\ntry: main({words!r})\nexcept SystemExit: pass\n"
         "sys.exit(' '.join({'torch', 'avalanche', 'matplotlib', 'pandas', 'open_clip'} & {*sys.modules}) or 0)"
     )
 
@@ -85,7 +84,7 @@ def test_the_lists_name_everything_that_is_shipped(lamm_cl):
 def test_a_reader_that_went_away_is_no_success_and_no_traceback(environment, tmp_path, words):
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-m", "lamm_cl", *map(str, words)]
+    command = [sys.executable, PLAYED, *map(str, words)]
     process = subprocess.run(command, cwd=tmp_path, env=environment, stdout=writing, stderr=subprocess.PIPE, timeout=60)
     os.close(writing)
 
@@ -289,7 +288,7 @@ def test_a_results_folder_of_another_backbone_is_refused(lamm_cl):
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_interrupt_ends_with_its_status_and_a_word_how_to_go_on(environment, tmp_path, sent, status, jobs):
     words = run_words("--jobs", str(jobs), seeds=["1", str(FOREVER)])
-    command = [sys.executable, "-m", "lamm_cl", *words]
+    command = [sys.executable, PLAYED, *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     process = subprocess.Popen(command, cwd=tmp_path, env=environment, text=True, start_new_session=True, **pipes)
     record = tmp_path / "results/demo/records.csv"

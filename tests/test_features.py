@@ -94,8 +94,8 @@ def test_cocoop_is_evaluated_in_chunks_that_bound_memory(monkeypatch):
     with torch.no_grad():
         whole = one.eval()(x)
         asked = []
-        run = one.run
-        monkeypatch.setattr(one, "run", lambda part, classes: asked.append(len(part)) or run(part, classes))
+        output = one.output
+        monkeypatch.setattr(one, "output", lambda part, classes: asked.append(len(part)) or output(part, classes))
         monkeypatch.setattr(learner, "PROMPTS", 3 * len(one.classes))
         torch.testing.assert_close(one(x), whole, atol=1e-4, rtol=0)
     assert asked == [3, 3, 1]
@@ -109,7 +109,7 @@ def test_the_shared_prefix_agrees_with_the_plain_tower_in_every_precision(contex
     one = model_of(CONTEXTS[context], clip=frozen)
     x = torch.nn.functional.normalize(torch.randn(2, 16, generator=torch.Generator().manual_seed(2)), dim=-1)
     with torch.no_grad():
-        fast = one.classifier.features(one.context.text(x, one.classes), one.classes)
+        fast = one.texts.features(one.context.text(x, one.classes), one.classes)
         assert (fast - plain(one, x)).abs().max() <= tolerance
     assert fast.dtype == torch.float32
 

@@ -16,7 +16,7 @@ from generated import clip_tensor, fill, frozen_clip, images
 from lamm_cl.config.schema import Card, Training, Warmup
 from lamm_cl.data.fewshot import few_shot, few_shot_pair
 from lamm_cl.learner.build import build
-from lamm_cl.learner.model import PromptedCLIP
+from lamm_cl.learner.model import Learner
 from lamm_cl.training.optimizing import learning_rate, optimizer
 from lamm_cl.training.stream import class_counts, members
 
@@ -116,7 +116,7 @@ class Learner:
 
     case: dict
     salt: str
-    model: PromptedCLIP
+    model: Learner
 
     def tensor(self, name: str) -> torch.Tensor:
         """The value of one of the authors' parameters."""
@@ -168,7 +168,7 @@ def learner_of(case: dict, cases: dict) -> Learner:
         model.context.grow(range(len(names)))
         model.learned = 1
         learner.initialise()
-        model.settle()
+        model.refresh()
     return learner
 
 
@@ -287,7 +287,7 @@ def test_a_method_gives_the_values_of_its_authors_code(fidelity, case_name):
     golden = load(case_name)
     assert set(golden) == set(case["arrays"]), "cases.json and the .npz list different arrays"
     learner = learner_of(case, cases)
-    tokens = [frame.tokens for frame in learner.model.classifier.frames]
+    tokens = [frame.tokens for frame in learner.model.texts.frames]
     ensemble = golden["tokens"].ndim == 3 if "tokens" in golden else False
     found = {"tokens": torch.stack(tokens).int() if ensemble else tokens[0].int()}
     if "train_batches" in case:

@@ -11,9 +11,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from lamm_cl import cli, sweep
-from lamm_cl.config import load_scenario
-from lamm_cl.records import read_record, records_in
+from lamm_cl.cli import doors, main
+from lamm_cl.config.cards import load_scenario
+from lamm_cl.results.file import read_record
+from lamm_cl.results.runs import records_in
+from lamm_cl.sweeping.execute import Settings, execute
+from lamm_cl.sweeping.plan import plan, unfinished
+from lamm_cl.sweeping.publish import tidy
 
 FORMAT1 = Path(__file__).parent / "format1"
 SCENARIO = FORMAT1 / "format1.yaml"
@@ -35,6 +39,12 @@ def results(tmp_path):
 
 def bytes_below(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def executed(runs, cache: Path, tell) -> list:
+    """-> the failures."""
+    settings = Settings(data_root=None, cache=cache, device="cpu", jobs=1)
+    return execute(runs, settings, tell, train=doors.train, publish=doors.publish)
 
 
 def written(path: Path) -> dict:
@@ -67,7 +77,7 @@ def test_finished_runs_are_skipped_and_their_bytes_stay(results, cache, capsys):
     before = bytes_below(results)
 
     words = ["--results", str(results.parent), "--cache", str(cache), "--device", "cpu", "--method", "zero-shot"]
-    assert cli.main(["run", str(SCENARIO), *words]) == 0
+    assert main.main(["run", str(SCENARIO), *words]) == 0
 
     after = bytes_below(results)
     assert "nothing to do: all 2 runs are finished" in capsys.readouterr().out
@@ -76,9 +86,9 @@ def test_finished_runs_are_skipped_and_their_bytes_stay(results, cache, capsys):
 
 
 def test_the_unfinished_run_is_the_only_one_left_to_do(results):
-    runs = sweep.plan(load_scenario(SCENARIO), results.parent)
+    runs = plan(load_scenario(SCENARIO), results.parent)
 
-    assert [str(run.folder.relative_to(results)) for run in sweep.unfinished(runs)] == [UNFINISHED]
+    assert [str(run.folder.relative_to(results)) for run in unfinished(runs)] == [UNFINISHED]
 
 
 def test_tables_and_records_csv_are_the_committed_ones(results, capsys):
@@ -88,8 +98,8 @@ def test_tables_and_records_csv_are_the_committed_ones(results, capsys):
     for name in derived:
         (results / name).unlink()
 
-    assert cli.main(["table", "--write", str(results)]) == 0
-    sweep.tidy([run for run in sweep.plan(load_scenario(SCENARIO), results.parent) if run.seed == 1])
+    assert main.main(["table", "--write", str(results)]) == 0
+    tidy([run for run in plan(load_scenario(SCENARIO), results.parent) if run.seed == 1], doors.derived)
 
     after = bytes_below(results)
     assert {name: after.get(name) for name in before} == before
@@ -97,7 +107,7 @@ def test_tables_and_records_csv_are_the_committed_ones(results, capsys):
 
 
 def test_verify_accepts_them(results, cache, capsys):
-    assert cli.main(["verify", str(results), "--recompute", "0"]) == 0
+    assert main.main(["verify", str(results), "--recompute", "0"]) == 0
     assert "3 runs: every file is whole, tables follow from the records" in capsys.readouterr().out
 
 
@@ -105,7 +115,7 @@ def test_verify_repeats_a_run_of_theirs_and_finds_the_same_facts(results, cache,
     """Of zero-shot, which learns no tensors whose last bits another processor may change."""
     words = ["--run", "digits/zero-shot/shots2-seed1", "--cache", str(cache), "--device", "cpu"]
 
-    assert cli.main(["verify", str(results), *words]) == 0
+    assert main.main(["verify", str(results), *words]) == 0
 
     assert "the same counts and the same learned tensors" in capsys.readouterr().out
 
@@ -118,9 +128,9 @@ def continued(results: Path, cache: Path) -> tuple[dict, dict[str, torch.Tensor]
     made_with = told(results / UNFINISHED / "state/state.safetensors")[0]["identity"]["torch"]
     if made_with != torch.__version__:
         pytest.skip(f"the state was saved by torch {made_with}, and by design torch {torch.__version__} does not go on from it")
-    runs = sweep.plan(load_scenario(SCENARIO), results.parent, methods=["coop+lamm"], seeds=[2])
+    runs = plan(load_scenario(SCENARIO), results.parent, methods=["coop+lamm"], seeds=[2])
     events: list = []
-    assert sweep.execute(runs, sweep.Settings(data_root=None, cache=cache, device="cpu", jobs=1), events.append) == []
+    assert executed(runs, cache, events.append) == []
     folder = results / UNFINISHED
     assert not (folder / "state").exists()
     read_record(folder / "record.json")
@@ -169,7 +179,7 @@ def test_a_damaged_state_is_begun_anew_and_ends_the_same(results, cache):
     path = results / UNFINISHED / "state/state.safetensors"
     path.write_bytes(path.read_bytes()[:-4] + b"\0\1\2\3")
 
-    runs = sweep.plan(load_scenario(SCENARIO), results.parent, methods=["coop+lamm"], seeds=[2])
-    assert sweep.execute(runs, sweep.Settings(data_root=None, cache=cache, device="cpu", jobs=1), lambda event: None) == []
+    runs = plan(load_scenario(SCENARIO), results.parent, methods=["coop+lamm"], seeds=[2])
+    assert executed(runs, cache, lambda event: None) == []
 
     assert apart(load_file(results / UNFINISHED / "learned.safetensors"), load_file(EXPECTED / "learned.safetensors")) <= 1e-5

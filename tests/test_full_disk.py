@@ -6,14 +6,12 @@ import subprocess
 import pytest
 import toy
 import yaml
-from generated import tiny_clip
 from soak_kill import differences
 from test_bad_input import called
 
-from lamm_cl.cli import main
+from lamm_cl.cli import doors, main
 from lamm_cl.data import catalogue
 from lamm_cl.reports.derived import write_tables
-from lamm_cl.training import run as train
 
 
 def mount(*words: object) -> bool:
@@ -37,8 +35,7 @@ def disk(tmp_path):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """`lamm-cl run` of two toy runs -> exit status, what was said on stderr; tables without figures."""
-    monkeypatch.setattr(train, "backbone_on", lambda backbone, device: tiny_clip())
-    monkeypatch.setattr(train, "dataset_in", lambda name, data_root, cache: toy.dataset())
+    monkeypatch.setattr(doors, "train", toy.train)
     monkeypatch.setattr(catalogue, "load", lambda *_: toy.dataset())
     monkeypatch.setattr(main.run, "_derive", lambda scenario, folder, *_: bool(write_tables(folder)) - 1)
     facts = toy.scenario(datasets=["digits"], methods=["coop", "lamm"]).model_dump(mode="json")

@@ -15,7 +15,7 @@ from test_train import Killed
 
 from lamm_cl.config.schema import Training
 from lamm_cl.errors import UserError
-from lamm_cl.learner.model import PromptedCLIP
+from lamm_cl.learner.model import Learner
 from lamm_cl.training import keeper, logs, loop
 from lamm_cl.training.optimizing import learning_rate
 from lamm_cl.training.state import State
@@ -72,7 +72,7 @@ def wandb(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_every_epoch_has_its_loss_terms_their_sum_and_the_learning_rate(tmp_path, monkeypatch):
-    toy.run(tmp_path, monkeypatch, "lamm", logs=("csv",))
+    toy.run(tmp_path, "lamm", logs=("csv",))
 
     curves = by_step(tmp_path / "run")
 
@@ -87,15 +87,15 @@ def test_every_epoch_has_its_loss_terms_their_sum_and_the_learning_rate(tmp_path
 
 def test_a_loss_is_the_mean_over_the_images_of_the_epoch(tmp_path, monkeypatch):
     losses = []  # (experience, images, cross entropy) of every step
-    loss = PromptedCLIP.loss
+    loss = Learner.loss
 
     def watched(model, x, targets):
         output, terms = loss(model, x, targets)
         losses.append((model.learned, len(targets), terms["cross_entropy"].item()))
         return output, terms
 
-    monkeypatch.setattr(PromptedCLIP, "loss", watched)
-    toy.run(tmp_path, monkeypatch, "coop", logs=("csv",), shots=[5])  # 20 and 15 images in batches of 8: the last is smaller
+    monkeypatch.setattr(Learner, "loss", watched)
+    toy.run(tmp_path, "coop", logs=("csv",), shots=[5])  # 20 and 15 images in batches of 8: the last is smaller
 
     for experience, images in ((1, 20), (2, 15)):
         steps = [step[1:] for step in losses if step[0] == experience]
@@ -107,7 +107,7 @@ def test_a_loss_is_the_mean_over_the_images_of_the_epoch(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("method", ["zero-shot", "coop"])
 def test_accuracies_are_those_of_the_record_in_percent(tmp_path, monkeypatch, method):
-    record, _ = toy.run(tmp_path, monkeypatch, method, logs=("csv",))
+    record, _ = toy.run(tmp_path, method, logs=("csv",))
 
     found = {key: value for key, value in journal(tmp_path / "run").items() if key[2].startswith("accuracy_")}
 
@@ -127,7 +127,7 @@ def test_a_method_that_does_not_train_has_a_step_per_experience():
 @pytest.mark.parametrize(("name", "read"), [("tensorboard", tensorboard), ("wandb", wandb)])
 def test_the_other_formats_say_what_the_journal_says(tmp_path, monkeypatch, name, read):
     monkeypatch.setenv("WANDB_MODE", "online")  # is not asked: a run needs no account
-    toy.run(tmp_path, monkeypatch, "coop", logs=(name,))
+    toy.run(tmp_path, "coop", logs=(name,))
 
     expected = by_step(tmp_path / "run")
     found = read(tmp_path / "run")
@@ -142,8 +142,8 @@ def test_the_other_formats_say_what_the_journal_says(tmp_path, monkeypatch, name
 
 @pytest.mark.parametrize("method", ["zero-shot", "coop", "maple+lamm"])
 def test_records_and_learned_tensors_are_the_same_with_and_without_logs(tmp_path, monkeypatch, method):
-    without, plain = toy.run(tmp_path, monkeypatch, method, folder="without")
-    record, tensors = toy.run(tmp_path, monkeypatch, method, folder="with", logs=ALL)
+    without, plain = toy.run(tmp_path, method, folder="without")
+    record, tensors = toy.run(tmp_path, method, folder="with", logs=ALL)
 
     assert record.facts() == without.facts()
     assert set(tensors) == set(plain) and all(torch.equal(tensors[name], plain[name]) for name in plain)
@@ -155,15 +155,16 @@ def test_without_logs_the_loop_has_no_plugin_of_theirs(tmp_path, monkeypatch):
         raise AssertionError("made unasked")
 
     monkeypatch.setattr(logs, "Curves", refused)
-    toy.run(tmp_path, monkeypatch, "coop")
+    toy.run(tmp_path, "coop")
     with pytest.raises(AssertionError, match="made unasked"):
-        toy.run(tmp_path, monkeypatch, "coop", folder="other", logs=("csv",))
+        toy.run(tmp_path, "coop", folder="other", logs=("csv",))
 
 
 def test_tensorboard_and_wandb_are_imported_by_the_logs_alone_and_there_only_on_demand():
-    assert test_house.importers("wandb") == test_house.importers("torch.utils.tensorboard") == {"logs.py"}
+    assert test_house.importers("wandb") == test_house.importers("torch.utils.tensorboard") == {"training/logs.py"}
     heavy = {"torch", "avalanche", "tensorboard", "wandb"}
-    assert not test_house.modules_after("from lamm_cl import logs; logs.check_installed(('wandb', 'tensorboard'))") & heavy
+    code = "from lamm_cl.sweeping.execute import check_logs; check_logs(('wandb', 'tensorboard'))"
+    assert not test_house.modules_after(code) & heavy
 
 
 def test_a_missing_package_is_one_line_before_anything_is_written(tmp_path, monkeypatch):
@@ -171,7 +172,7 @@ def test_a_missing_package_is_one_line_before_anything_is_written(tmp_path, monk
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "wandb" else find_spec(name))
 
     with pytest.raises(UserError, match="^--log wandb: needs the package wandb; pip install wandb$"):
-        toy.run(tmp_path, monkeypatch, "coop", logs=("csv", "wandb"))
+        toy.run(tmp_path, "coop", logs=("csv", "wandb"))
 
     assert not (tmp_path / "run").exists()
 
@@ -181,7 +182,7 @@ def test_a_folder_called_wandb_is_not_the_package(tmp_path):
     (tmp_path / "wandb").mkdir()
     code = f"import sys; sys.path = [{str(tmp_path)!r}, {str(test_house.PACKAGE.parent)!r}, *sys.path[1:]]\n"
     code += "sys.path = [p for p in sys.path if 'site-packages' not in p]\n"
-    code += "from lamm_cl import logs; logs.check_installed(['wandb'])"
+    code += "from lamm_cl.sweeping.execute import check_logs; check_logs(['wandb'])"
 
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
@@ -211,14 +212,14 @@ MOMENTS = [(at, moment) for at in ("write_state", "learning_rate") for moment in
 @pytest.mark.parametrize(("at", "moment"), [*MOMENTS, ("after_eval", 1), ("after_eval", 2), ("after_eval", 3)])
 def test_after_a_kill_the_curves_go_on_as_if_nothing_had_happened(tmp_path, monkeypatch, at, moment):
     """Killed after a state is saved, after an epoch whose state is not saved, and after an evaluation's rows are written."""
-    toy.run(tmp_path, monkeypatch, "coop", folder="whole", logs=("csv", "tensorboard"))
+    toy.run(tmp_path, "coop", folder="whole", logs=("csv", "tensorboard"))
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill(patch, {"after_eval": logs.Curves, "write_state": keeper, "learning_rate": loop}[at], at, moment)
-        toy.run(tmp_path, patch, "coop", folder="cut", logs=("csv", "tensorboard"), save_every=0)
+        toy.run(tmp_path, "coop", folder="cut", logs=("csv", "tensorboard"), save_every=0)
     with open(tmp_path / "cut/logs/training.csv", "a") as file:
         file.write("2,2,loss/to")  # a line that the kill cut
 
-    toy.run(tmp_path, monkeypatch, "coop", folder="cut", logs=("csv", "tensorboard"))
+    toy.run(tmp_path, "coop", folder="cut", logs=("csv", "tensorboard"))
 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     assert (cut / "logs/training.csv").read_bytes() == (whole / "logs/training.csv").read_bytes()
@@ -228,7 +229,7 @@ def test_after_a_kill_the_curves_go_on_as_if_nothing_had_happened(tmp_path, monk
 def test_an_interrupt_prints_no_traceback_of_wandbs(tmp_path, monkeypatch, capfd):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill(patch, keeper, "write_state", 1)
-        toy.run(tmp_path, patch, "coop", logs=("wandb",), save_every=0)
+        toy.run(tmp_path, "coop", logs=("wandb",), save_every=0)
 
     assert "Traceback" not in "".join(capfd.readouterr())
 
@@ -236,10 +237,10 @@ def test_an_interrupt_prints_no_traceback_of_wandbs(tmp_path, monkeypatch, capfd
 def test_after_a_kill_there_is_one_run_of_wandb_with_all_points_and_the_same_id(tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill(patch, keeper, "write_state", 3)
-        toy.run(tmp_path, patch, "coop", logs=("wandb",), save_every=0)
+        toy.run(tmp_path, "coop", logs=("wandb",), save_every=0)
     [before] = (tmp_path / "run/logs/wandb").glob("offline-run-*/*.wandb")
 
-    toy.run(tmp_path, monkeypatch, "coop", logs=("wandb",))
+    toy.run(tmp_path, "coop", logs=("wandb",))
 
     [after] = (tmp_path / "run/logs/wandb").glob("offline-run-*/*.wandb")
     assert after.name == before.name

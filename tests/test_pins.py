@@ -7,7 +7,8 @@ tests/pins/hashes.json and leaves those that are there as they are.
 import json
 from pathlib import Path
 
-from lamm_cl.config import card_for, card_names, content_hash, load_card, load_scenario, scenario_names
+from lamm_cl.config.cards import card_for, card_names, load_card, load_scenario, scenario_names
+from lamm_cl.config.identity import content_hash
 
 PINS = Path(__file__).parent / "pins" / "hashes.json"
 

@@ -28,7 +28,7 @@ def test_the_worked_example_of_a_method_runs(tmp_path, monkeypatch):
     model = build(Card(key="kgcoop", **card), tiny_clip(), names, [range(0, 2), range(2, 3)])
     model.train()
     for i in range(2):
-        model.adaptation(type("Experience", (), {"current_experience": i}))
+        model.begin(i)
         x = torch.nn.functional.normalize(torch.randn(2, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
         _, terms = model.loss(x, torch.tensor([2 * i, 2 * i]))
         sum(terms.values()).backward()

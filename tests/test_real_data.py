@@ -18,7 +18,7 @@ from lamm_cl.sweeping import estimate
 from lamm_cl.sweeping.estimate import Sizes, Speed
 from lamm_cl.sweeping.plan import Run, plan
 from lamm_cl.training import features
-from lamm_cl.training import run as train
+from lamm_cl.training import run as training
 from lamm_cl.training.features import Augmentation, Features, Pixels
 from lamm_cl.training.run import dataset_in
 from lamm_cl.training.stream import class_counts, class_order
@@ -36,13 +36,13 @@ def scenario(dataset: str, **changes) -> Scenario:
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """One run on the miniatures below tmp_path/data, with the tiny CLIP -> its record."""
-    monkeypatch.setattr(train, "backbone_on", lambda backbone, device: tiny_clip())
+    monkeypatch.setattr(training, "backbone_on", lambda backbone, device: tiny_clip())
     dataset_in.cache_clear()
 
     def call(measured: Scenario, method: str):
         dataset = measured.datasets[0]
         one = Run(measured, dataset, method, card_for(measured, method), measured.shots[0], 1, tmp_path / f"{dataset}-{method}")
-        return train.run(one, data_root=tmp_path / "data", cache=tmp_path / "cache", device="cpu", progress=lambda at: None)
+        return training.do(one, data_root=tmp_path / "data", cache=tmp_path / "cache", device="cpu", progress=lambda at: None)
 
     return call
 

@@ -1,43 +1,27 @@
 """A sweep: which runs there are, which are finished, and that none of them harms another.
 
-Training is played by tests/standin/sitecustomize.py, here and in the worker processes.
+Training is played by tests/played.py, here and in the worker processes.
 """
 
 import csv
 import errno
-import importlib.util
 import multiprocessing
 import os
 import signal
-import sys
 from pathlib import Path
 
+import played
 import pytest
 
+from lamm_cl.cli import doors
 from lamm_cl.config.cards import load_scenario
 from lamm_cl.errors import UserError
 from lamm_cl.reports.derived import derived_files
 from lamm_cl.sweeping import execute as execute_module
 from lamm_cl.sweeping import locks
-from lamm_cl.sweeping.execute import Settings, _one_thread, _Worker, execute
+from lamm_cl.sweeping.execute import Settings, _Worker, execute
 from lamm_cl.sweeping.plan import plan, unfinished
 from lamm_cl.sweeping.publish import tidy
-
-STANDIN = Path(__file__).parent / "standin"
-CRASH, MISTAKE, DEATH = 66, 77, 88  # seeds, see the stand-in
-
-
-@pytest.fixture(autouse=True)
-def standin(monkeypatch):
-    """lamm_cl.training.run is the stand-in, in this process and in those that it starts."""
-    spec = importlib.util.spec_from_file_location("standin", STANDIN / "sitecustomize.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    for name, played in module.played.items():
-        monkeypatch.setitem(sys.modules, name, played)
-    monkeypatch.delattr("lamm_cl.training.run", raising=False)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(STANDIN), str(STANDIN.parent)]))
-    monkeypatch.setenv("LAMM_CL_STANDIN", "1")
 
 
 @pytest.fixture
@@ -49,11 +33,11 @@ def planned(scenario, results, seeds=(1, 2), methods=("coop",)):
     return plan(scenario, results, datasets=["species"], methods=methods, seeds=seeds)
 
 
-def executed(runs, tmp_path, jobs=1):
+def executed(runs, tmp_path, jobs=1, train=played.train):
     """-> the events of a sweep, and its failures."""
     events = []
     settings = Settings(data_root=None, cache=tmp_path / "cache", device="cpu", jobs=jobs)
-    failures = execute(runs, settings, events.append)
+    failures = execute(runs, settings, events.append, train=train, publish=doors.publish)
     return events, failures
 
 
@@ -116,7 +100,7 @@ def test_records_csv_and_tables_hold_every_finished_run_at_any_time(demo, tmp_pa
             assert {"records.csv", "tables/degradation.tex", "tables/incremental.tex"} <= set(wanted)
             assert all((tmp_path / "demo" / name).read_text() == wanted[name] for name in wanted)
 
-    execute(runs, Settings(None, tmp_path, "cpu", 1), look)
+    execute(runs, Settings(None, tmp_path, "cpu", 1), look, train=played.train, publish=doors.publish)
 
     assert seen == [{"1"}, {"1", "2"}, {"1", "2", "3"}]
 
@@ -131,32 +115,32 @@ def test_progress_tells_the_share_done_and_where_the_run_is(demo, tmp_path):
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_run_that_crashes_leaves_its_traceback_and_the_others_finish(demo, tmp_path, jobs):
-    events, failures = executed(planned(demo, tmp_path, seeds=[1, CRASH, 3]), tmp_path, jobs)
+    events, failures = executed(planned(demo, tmp_path, seeds=[1, played.CRASH, 3]), tmp_path, jobs)
 
     assert sorted(event.run.seed for event in events if event.kind == "finished") == [1, 3]
     [failed] = failures
-    assert (failed.run.seed, failed.mistake) == (CRASH, False)
+    assert (failed.run.seed, failed.mistake) == (played.CRASH, False)
     assert "RuntimeError: seed 66 crashes" in (failed.run.folder / "traceback.txt").read_text()
 
 
 def test_a_mistake_of_the_users_is_one_line_and_leaves_nothing_behind(demo, tmp_path):
-    _, [failed] = executed(planned(demo, tmp_path, seeds=[MISTAKE]), tmp_path)
+    _, [failed] = executed(planned(demo, tmp_path, seeds=[played.MISTAKE]), tmp_path)
 
     assert (failed.mistake, failed.text) == (True, "context: depth: 9, but the towers have 4 blocks")
     assert not (tmp_path / "demo").exists()
 
 
 def test_a_worker_that_is_killed_fails_its_run_only(demo, tmp_path):
-    events, failures = executed(planned(demo, tmp_path, seeds=[DEATH, 1, 2]), tmp_path, jobs=2)
+    events, failures = executed(planned(demo, tmp_path, seeds=[played.DEATH, 1, 2]), tmp_path, jobs=2)
 
     assert sorted(event.run.seed for event in events if event.kind == "finished") == [1, 2]
-    assert [failed.run.seed for failed in failures] == [DEATH]
+    assert [failed.run.seed for failed in failures] == [played.DEATH]
     assert "killed by SIGKILL; out of memory?" in failures[0].text
 
 
 def test_a_worker_that_died_while_it_was_idle_fails_the_run_it_is_given(demo, tmp_path, monkeypatch):
     [run] = planned(demo, tmp_path, seeds=[1])
-    worker = _Worker(Settings(None, tmp_path, "cpu", 2))
+    worker = _Worker(Settings(None, tmp_path, "cpu", 2), played.train)
     worker.process.kill()
     worker.process.join()
 
@@ -181,7 +165,8 @@ def test_an_interrupt_goes_on_to_the_caller_and_leaves_no_process_behind(demo, t
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        execute(planned(demo, tmp_path, seeds=[99, 1]), Settings(None, tmp_path, "cpu", jobs), interrupt)
+        runs, settings = planned(demo, tmp_path, seeds=[99, 1]), Settings(None, tmp_path, "cpu", jobs)
+        execute(runs, settings, interrupt, train=played.train, publish=doors.publish)
 
     assert multiprocessing.active_children() == []
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -195,17 +180,20 @@ def test_a_run_that_another_process_does_is_waited_for_and_not_done_twice(demo, 
     first, second = planned(demo, tmp_path, seeds=[1, 2])
     other = locks.held(first.folder)
     other.__enter__()
-    seen = []
+    seen, done = [], []
 
     def look(event):
         seen.append((event.run.seed, event.kind))
         if event.kind == "elsewhere" and seen.count((1, "elsewhere")) == 3:
-            with _one_thread():
-                sys.modules["lamm_cl.training.run"].run(first, progress=str)
-            monkeypatch.setattr(sys.modules["lamm_cl.training.run"], "run", None)  # whoever does it again, fails
+            played.train(first, Settings(None, tmp_path, "cpu", 1), print)
+            done.append(first)
             other.__exit__(None, None, None)
 
-    failures = execute([first, second], Settings(None, tmp_path, "cpu", 1), look)
+    def once(run, settings, progress):
+        assert run not in done
+        played.train(run, settings, progress)
+
+    failures = execute([first, second], Settings(None, tmp_path, "cpu", 1), look, train=once, publish=doors.publish)
 
     assert failures == []
     assert [kind for seed, kind in seen if seed == 2] == ["started", "progress", "finished"]
@@ -229,16 +217,14 @@ def test_a_run_whose_lock_was_taken_over_stops(demo, tmp_path, monkeypatch):
     [run] = planned(demo, tmp_path, seeds=[1])
     once = iter([True])
 
-    def robbed(run, *, progress, **kwargs):
+    def robbed(run, settings, progress):
         if next(once, False):
             lock = next((run.folder / "lock").iterdir())
             lock.rename(lock.with_name("elsewhere.0.1.token"))
             os.utime(lock.with_name("elsewhere.0.1.token"), (0, 0))  # stale, so that it is taken back
-        played(run, progress=progress, **kwargs)
+        played.train(run, settings, progress)
 
-    played = sys.modules["lamm_cl.training.run"].run
-    monkeypatch.setattr(sys.modules["lamm_cl.training.run"], "run", robbed)
-    events, failures = executed([run], tmp_path)
+    events, failures = executed([run], tmp_path, train=robbed)
 
     assert [event.kind for event in events] == ["started", "elsewhere", "started", "progress", "finished"]
     assert failures == []
@@ -264,7 +250,7 @@ def test_a_kill_between_a_record_and_its_end_is_made_good(demo, tmp_path, damage
     (runs[0].folder / "state").mkdir()
     (tmp_path / "demo" / damaged).write_text("")
 
-    tidy(runs)
+    tidy(runs, doors.derived)
 
     assert bytes_below(tmp_path / "demo") == whole and not (runs[0].folder / "state").exists()
 
@@ -273,16 +259,21 @@ def test_a_kill_between_a_record_and_its_end_is_made_good(demo, tmp_path, damage
 
 
 def test_a_full_gpu_fails_its_run_with_the_knobs_to_turn_and_the_others_go_on(demo, tmp_path, monkeypatch):
-    played = sys.modules["lamm_cl.training.run"].run
+    import torch
 
-    def full(run, **kwargs):
-        if run.seed == 1:
-            raise sys.modules["torch"].cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        played(run, **kwargs)
+    from lamm_cl.training import run as training
 
-    monkeypatch.setattr(sys.modules["lamm_cl.training.run"], "run", full)
-    events, [failed] = executed(planned(demo, tmp_path, seeds=[1, 2]), tmp_path)
+    def full(prepared, progress, **_):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
+    def train(run, settings, progress):
+        (doors if run.seed == 1 else played).train(run, settings, progress)
+
+    monkeypatch.setattr(training, "prepare", lambda *_: None)
+    monkeypatch.setattr(training, "complete", full)
+    events, [failed] = executed(planned(demo, tmp_path, seeds=[1, 2]), tmp_path, train=train)
+
+    assert "OutOfMemoryError" in failed.text
     assert failed.text.splitlines()[-1].startswith("out of GPU memory; try --checkpoint-activations, ")
     assert [event.run.seed for event in events if event.kind == "finished"] == [2]
 

@@ -52,7 +52,7 @@ def test_zero_shot_logits_are_open_clips():
 
 def plain(model, x=None):
     """Text features by the plain tower: all 77 positions, every class for itself."""
-    (frame,) = model.classifier.frames
+    (frame,) = model.texts.frames
     prompts = model.context.text(x, model.classes)
     if prompts.first is not None and model.context.reads_images:
         rows = [Prompts(first, prompts.deep) for first in prompts.first]
@@ -92,7 +92,7 @@ def test_the_shared_prefix_gives_the_features_and_gradients_of_the_plain_tower(c
     x = torch.nn.functional.normalize(torch.randn(3, 16, generator=torch.Generator().manual_seed(6)), dim=-1)
     weights = torch.randn(16, generator=torch.Generator().manual_seed(7))
 
-    fast = model.classifier.features(model.context.text(x, model.classes), model.classes)
+    fast = model.texts.features(model.context.text(x, model.classes), model.classes)
     slow = plain(model, x)
 
     torch.testing.assert_close(fast, slow, atol=2e-6, rtol=0)
@@ -111,7 +111,7 @@ def test_the_shared_prefix_gives_the_features_and_gradients_of_the_plain_tower(c
 )
 def test_the_shared_prefix_holds_for_one_class_and_at_the_context_limit(names):
     model = model_of({"use": "coop.CoOp", "n": 4, "init": "a photo of a"}, names=names)
-    fast = model.classifier.features(model.context.text(None, model.classes), model.classes)
+    fast = model.texts.features(model.context.text(None, model.classes), model.classes)
     torch.testing.assert_close(fast, plain(model), atol=2e-6, rtol=0)
 
 
@@ -121,7 +121,7 @@ def test_a_name_longer_than_the_text_tower_is_refused_with_its_token_count():
 
 
 def test_the_prefix_shared_by_all_classes_ends_where_the_first_label_begins():
-    lengths = {name: model_of(context).classifier.frames[0].P for name, context in CONTEXTS.items()}
+    lengths = {name: model_of(context).texts.frames[0].P for name, context in CONTEXTS.items()}
     assert lengths["fixed words"] == lengths["learned, n = 4"] == lengths["deep prompts"] == 1 + 4
     assert lengths["n = 3 in front"] == lengths["class-specific"] == 1
     assert lengths["n = 5 in the middle"] == 1 + 2
@@ -129,7 +129,7 @@ def test_the_prefix_shared_by_all_classes_ends_where_the_first_label_begins():
 
 def test_the_mean_token_stands_for_the_whole_name():
     model = model_of({"use": "coop.Words"}, {"use": "lamm.Learned", "tokens": "mean"})
-    (frame,) = model.classifier.frames
+    (frame,) = model.texts.frames
     clip = tiny_clip()
     whole = frame.whole(None, model.labels(model.classes), model.classes)
     for c, name in enumerate(NAMES):
@@ -167,11 +167,11 @@ def test_commas_score_can_count_the_text_alone_or_all_77_positions():
         loss = {"use": "comma.Score", "weight": 1.0, "positions": positions}
         one = model_of(context, loss=loss, template="a photo of a {}, a pet.")
         one.train()
-        out = one.run(x, one.classes)
+        out = one.output(x, one.classes)
         found[positions] = one.extra_loss(one, out, targets)["score"]
         distance = 1 - torch.nn.functional.cosine_similarity(out.tokens, one.extra_loss.kept[one.classes], dim=-1)
     frozen_eot = tiny_clip().tokenize([f"a photo of a {name}, a pet." for name in NAMES]).argmax(dim=-1).tolist()
-    ends = [min(ends) for ends in zip(one.classifier.frames[0].eot, frozen_eot, strict=True)]
+    ends = [min(ends) for ends in zip(one.texts.frames[0].eot, frozen_eot, strict=True)]
     rows = torch.cat([row[: end + 1] for row, end in zip(distance, ends, strict=True)])
     torch.testing.assert_close(found["all"], distance.mean())
     torch.testing.assert_close(found["text"], rows.mean())

@@ -7,25 +7,22 @@ import toy
 from avalanche.core import SupervisedPlugin
 from generated import tiny_clip
 
-from lamm_cl.config.cards import card_for
 from lamm_cl.errors import UserError
-from lamm_cl.learner.build import build
-from lamm_cl.learner.model import PromptedCLIP
+from lamm_cl.learner.model import Learner
 from lamm_cl.results.record import Count
 from lamm_cl.training import keeper
-from lamm_cl.training import run as train
-from lamm_cl.training.loop import PromptTuning
+from lamm_cl.training.loop import Loop
 from lamm_cl.training.optimizing import learning_rate
 from lamm_cl.training.recorder import Recorder
 from lamm_cl.training.state import write
-from lamm_cl.training.stream import benchmark, split
+from lamm_cl.training.stream import benchmark
 
 TRAINED = sorted(toy.OVERRIDES)
 
 
 @pytest.mark.parametrize("method", ["zero-shot", "zero-shot-7", *TRAINED])
 def test_every_method_runs_through_the_one_loop_and_counts_every_image(tmp_path, monkeypatch, method):
-    record, _ = toy.run(tmp_path, monkeypatch, method)
+    record, _ = toy.run(tmp_path, method)
     cells = {(c.trained, c.tested, c.label_space): c for c in record.counts}
     assert sorted(cells) == sorted((i, j, s) for i in range(3) for j in (1, 2) for s in ("own", "joint"))
     for (trained, tested, space), cell in cells.items():
@@ -37,46 +34,36 @@ def test_every_method_runs_through_the_one_loop_and_counts_every_image(tmp_path,
 
 @pytest.mark.parametrize("method", ["zero-shot", *TRAINED])
 def test_the_same_seed_twice_gives_identical_records_and_tensors(tmp_path, monkeypatch, method):
-    one, first = toy.run(tmp_path, monkeypatch, method, folder="one")
-    two, second = toy.run(tmp_path, monkeypatch, method, folder="two")
+    one, first = toy.run(tmp_path, method, folder="one")
+    two, second = toy.run(tmp_path, method, folder="two")
     assert one.facts() == two.facts()
     assert set(first) == set(second) and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_another_seed_gives_other_shots_and_other_results(tmp_path, monkeypatch):
-    one, first = toy.run(tmp_path, monkeypatch, "coop", seed=1, folder="one")
-    two, second = toy.run(tmp_path, monkeypatch, "coop", seed=2, folder="two")
+    one, first = toy.run(tmp_path, "coop", seed=1, folder="one")
+    two, second = toy.run(tmp_path, "coop", seed=2, folder="two")
     assert one.dataset.chosen != two.dataset.chosen and not torch.equal(first["context.v"], second["context.v"])
 
 
 def test_methods_of_a_seed_share_the_shots_and_the_class_order(tmp_path, monkeypatch):
-    records = [toy.run(tmp_path, monkeypatch, m, folder=m, order={"seed": 5})[0] for m in ("zero-shot", "coop", "maple", "lamm")]
+    records = [toy.run(tmp_path, m, folder=m, order={"seed": 5})[0] for m in ("zero-shot", "coop", "maple", "lamm")]
     assert all(record.dataset == records[0].dataset for record in records)
 
 
 def test_torchs_global_generator_decides_nothing(tmp_path, monkeypatch):
     torch.manual_seed(1)
-    one, first = toy.run(tmp_path, monkeypatch, "maple", folder="one")
+    one, first = toy.run(tmp_path, "maple", folder="one")
     torch.manual_seed(2)
-    two, second = toy.run(tmp_path, monkeypatch, "maple", folder="two")
+    two, second = toy.run(tmp_path, "maple", folder="two")
     assert one.facts() == two.facts() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def strategy_of(method: str, tmp_path, **changes):
-    measured = toy.scenario(**changes)
-    dataset = toy.dataset()
-    parts = split(measured, dataset, measured.shots[0], 1)
-    card = card_for(measured, method)
-    model = build(
-        card, tiny_clip(), parts.names, parts.experiences, shots=4, train_label_space=measured.train_label_space, seed=1
-    )
-    recorder = Recorder(measured.label_spaces)
-    sources = train.sources(model, dataset, parts, card.training, 1, tmp_path / "cache")
-    return (
-        PromptTuning(model=model, training=card.training, sources=sources, seed=7, plugins=[recorder]),
-        benchmark(parts),
-        recorder,
-    )
+    one = toy.prepared(toy.planned(tmp_path, method, **changes), tmp_path / "cache")
+    recorder = Recorder(one.run.scenario.label_spaces)
+    strategy = Loop(model=one.model, training=one.training, sources=one.sources, seed=7, plugins=[recorder])
+    return strategy, benchmark(one.parts), recorder
 
 
 @pytest.mark.parametrize(
@@ -100,9 +87,9 @@ def test_lamms_text_features_of_set_1_are_the_same_bits_after_set_2(tmp_path):
     strategy, streams, _ = strategy_of("lamm", tmp_path)
     first, second = streams.train_stream
     strategy.train(first)
-    features = strategy.model.eval().classifier.features(None, range(4)).clone()
+    features = strategy.model.eval().texts.features(None, range(4)).clone()
     strategy.train(second)
-    assert torch.equal(strategy.model.eval().classifier.features(None, range(4)), features)
+    assert torch.equal(strategy.model.eval().texts.features(None, range(4)), features)
 
 
 def test_testing_the_future_does_not_reveal_its_classes(tmp_path):
@@ -198,7 +185,7 @@ def test_all_seen_classes_compete_in_the_loss_if_the_scenario_says_so(tmp_path):
         for experience in streams.train_stream:
             strategy.train(experience)
         strategy.model.train()
-        strategy.model.settle()
+        strategy.model.refresh()
         out, terms = strategy.model.loss(torch.randn(5, 16), torch.tensor([4, 5, 6, 4, 4]))
         assert out.logits.shape == (5, width) and set(terms) == {"cross_entropy", "parameter", "feature", "logit"}
         assert all(torch.isfinite(term) for term in terms.values())
@@ -225,9 +212,9 @@ def test_features_from_the_bank_are_those_of_the_tower(tmp_path):
 def test_encoding_inside_the_training_step_agrees_with_the_bank_to_rounding(tmp_path, monkeypatch, method, augmentation):
     """A feature depends on the batch it is encoded in by 1.5e-7 (embedded CLIP, one image instead of 64), or not at all."""
     changes = {"overrides": {method: {"training": toy.SMALL | {"augmentation": augmentation}}}}
-    bank, banked = toy.run(tmp_path, monkeypatch, method, folder="bank", **changes)
-    monkeypatch.setattr(PromptedCLIP, "needs_pixels", True)
-    inside, encoded = toy.run(tmp_path, monkeypatch, method, folder="inside", **changes)
+    bank, banked = toy.run(tmp_path, method, folder="bank", **changes)
+    monkeypatch.setattr(Learner, "needs_pixels", True)
+    inside, encoded = toy.run(tmp_path, method, folder="inside", **changes)
 
     assert bank.counts == inside.counts
     for name, tensor in banked.items():
@@ -257,14 +244,14 @@ def test_augmentation_is_a_function_of_seed_epoch_and_sample_alone(tmp_path):
 
 
 def test_zero_shot_has_nothing_to_train(tmp_path, monkeypatch):
-    record, learned = toy.run(tmp_path, monkeypatch, "zero-shot")
+    record, learned = toy.run(tmp_path, "zero-shot")
     assert learned == {} and record.model.trainable == (0, 0)
     R = record.accuracy("own")
     assert (R == R[0]).all()
 
 
 def test_the_record_says_which_images_were_chosen(tmp_path, monkeypatch):
-    record, _ = toy.run(tmp_path, monkeypatch, "coop")
+    record, _ = toy.run(tmp_path, "coop")
     labels = toy.dataset().train.labels
     for classes, ids in zip((range(0, 4), range(4, 7)), record.dataset.chosen, strict=True):
         assert np.bincount(labels[list(ids)], minlength=7)[list(classes)].tolist() == [4] * len(classes)
@@ -278,7 +265,7 @@ class Killed(BaseException):
 @pytest.mark.parametrize("moment", range(1, 6))
 def test_a_run_killed_after_any_epoch_continues_to_the_same_bytes(tmp_path, monkeypatch, method, moment):
     changes = {"overrides": {method: toy.OVERRIDES[method] | {"training": toy.SMALL | {"epochs": 3}}}}
-    whole, tensors = toy.run(tmp_path, monkeypatch, method, folder="whole", **changes)
+    whole, tensors = toy.run(tmp_path, method, folder="whole", **changes)
     saved = []
 
     def dying_write(*arguments):
@@ -290,10 +277,10 @@ def test_a_run_killed_after_any_epoch_continues_to_the_same_bytes(tmp_path, monk
     train_write = write
     monkeypatch.setattr(keeper, "write_state", dying_write)
     with pytest.raises(Killed):
-        toy.run(tmp_path, monkeypatch, method, folder="cut", save_every=0, **changes)
+        toy.run(tmp_path, method, folder="cut", save_every=0, **changes)
     monkeypatch.setattr(keeper, "write_state", train_write)
     assert not (tmp_path / "cut" / "record.json").exists()
-    resumed, again = toy.run(tmp_path, monkeypatch, method, folder="cut", **changes)
+    resumed, again = toy.run(tmp_path, method, folder="cut", **changes)
     assert resumed.facts() == whole.facts()
     assert all(torch.equal(tensors[name], again[name]) for name in tensors)
     assert not (tmp_path / "cut" / "state").exists()
@@ -307,7 +294,7 @@ def killed_run(tmp_path, monkeypatch, method="coop", **changes):
     train_write = write
     monkeypatch.setattr(keeper, "write_state", dying_write)
     with pytest.raises(Killed):
-        toy.run(tmp_path, monkeypatch, method, save_every=0, **changes)
+        toy.run(tmp_path, method, save_every=0, **changes)
     monkeypatch.setattr(keeper, "write_state", train_write)
     return tmp_path / "run" / "state" / "state.safetensors"
 
@@ -316,14 +303,14 @@ def test_a_state_of_another_configuration_is_refused_with_the_field(tmp_path, mo
     killed_run(tmp_path, monkeypatch)
     other = {"coop": {"training": toy.SMALL | {"lr": 0.5}}}
     with pytest.raises(UserError, match="state.safetensors: card hash: the unfinished run has"):
-        toy.run(tmp_path, monkeypatch, "coop", overrides=other)
+        toy.run(tmp_path, "coop", overrides=other)
 
 
 @pytest.mark.parametrize(
     "damage", [lambda b: b[: len(b) // 2], lambda b: b[:-3] + bytes(3), lambda b: b"", lambda b: b"rubbish" * 40]
 )
 def test_a_damaged_state_costs_time_and_nothing_else(tmp_path, monkeypatch, damage):
-    whole, _ = toy.run(tmp_path, monkeypatch, "coop", folder="whole")
+    whole, _ = toy.run(tmp_path, "coop", folder="whole")
     path = killed_run(tmp_path, monkeypatch)
     path.write_bytes(damage(path.read_bytes()))
-    assert toy.run(tmp_path, monkeypatch, "coop")[0].facts() == whole.facts()
+    assert toy.run(tmp_path, "coop")[0].facts() == whole.facts()

@@ -2,12 +2,13 @@
 
 import numpy as np
 from generated import tiny_clip
+from safetensors.torch import load_file
 
 from lamm_cl.config.cards import card_for
 from lamm_cl.config.schema import Scenario
 from lamm_cl.data.dataset import Dataset, Split
 from lamm_cl.sweeping.plan import Run
-from lamm_cl.training import run as train
+from lamm_cl.training.run import Prepared, complete, prepare
 
 CLASSES = ("red", "green", "blue", "golden retriever", "black", "white", "grey cat")
 SMALL = {"epochs": 2, "batch": 8, "augmentation": "none"}
@@ -46,16 +47,22 @@ def scenario(**changes) -> Scenario:
     return Scenario(**(facts | changes))
 
 
-def run(tmp_path, monkeypatch, method: str, seed: int = 1, folder: str = "run", save_every: float = 30,
-        logs: tuple[str, ...] = (), **changes):  # fmt: skip
-    """-> (record, learned tensors) of one run through lamm_cl.train.run."""
-    from safetensors.torch import load_file
-
-    monkeypatch.setattr(train, "backbone_on", lambda backbone, device: tiny_clip())
-    monkeypatch.setattr(train, "dataset_in", lambda name, data_root, cache: dataset())
+def planned(folder, method: str, seed: int = 1, **changes) -> Run:
     measured = scenario(**changes)
-    one = Run(measured, "toy", method, card_for(measured, method), measured.shots[0], seed, tmp_path / folder)
-    record = train.run(
-        one, data_root=None, cache=tmp_path / "cache", device="cpu", progress=lambda at: None, save_every=save_every, logs=logs
-    )
+    return Run(measured, "toy", method, card_for(measured, method), measured.shots[0], seed, folder)
+
+
+def prepared(run: Run, cache) -> Prepared:
+    return prepare(run, tiny_clip(), dataset(), cache)
+
+
+def run(tmp_path, method: str, seed: int = 1, folder: str = "run", save_every: float = 30, logs: tuple[str, ...] = (), **changes):
+    """-> (record, learned tensors) of one run."""
+    one = planned(tmp_path / folder, method, seed, **changes)
+    record = complete(prepared(one, tmp_path / "cache"), lambda at: None, save_every=save_every, logs=logs)
     return record, load_file(one.folder / "learned.safetensors")
+
+
+def train(run: Run, settings, progress) -> None:
+    """For sweeps: the toy's images and CLIP, really trained."""
+    complete(prepared(run, settings.cache), progress, save_every=settings.save_every, logs=settings.logs)

@@ -25,7 +25,7 @@ from lamm_cl.config.schema import Card
 from lamm_cl.data import catalogue
 from lamm_cl.data.dataset import Dataset, Split
 from lamm_cl.learner.build import build
-from lamm_cl.learner.model import PromptedCLIP
+from lamm_cl.learner.model import Learner
 from lamm_cl.results.record import Count
 from lamm_cl.sweeping.plan import Run, plan
 from lamm_cl.towers.backbones import load, with_random_weights
@@ -33,10 +33,10 @@ from lamm_cl.towers.clip import FrozenCLIP
 from lamm_cl.training import stream
 from lamm_cl.training.facts import Stopwatch
 from lamm_cl.training.features import BATCH, Features, Pixels
-from lamm_cl.training.loop import PromptTuning
+from lamm_cl.training.loop import Loop
 from lamm_cl.training.optimizing import optimizer
 from lamm_cl.training.recorder import Recorder
-from lamm_cl.training.run import learn, model_of, sources
+from lamm_cl.training.run import learn, prepare, sources
 from lamm_cl.training.state import State
 
 WORDS = "cat dog fox owl bee ant elk cod hen jay".split()
@@ -55,7 +55,7 @@ def names_of(classes: int) -> list[str]:
     return names[:: max(1, len(names) // classes)][:classes]
 
 
-def step(model: PromptedCLIP, x: Tensor, targets: Tensor) -> None:
+def step(model: Learner, x: Tensor, targets: Tensor) -> None:
     """One training step's forward and backward pass."""
     _, terms = model.loss(x, targets)
     sum(terms.values()).backward()
@@ -80,22 +80,17 @@ def batch_of(method: str) -> int:
 
 
 def learner(method: str, frozen: FrozenCLIP, classes: int, experiences: list[range] | None = None,
-            released: bool = False) -> PromptedCLIP:  # fmt: skip
+            released: bool = False) -> Learner:  # fmt: skip
     experiences, names = experiences or [range(classes)], names_of(classes)
     names = [name for i in range(len(experiences)) for name in names[i :: len(experiences)]]  # of all lengths in each
     model = build(card(method, frozen), frozen, names, experiences, shots=16)
     model = as_released(model) if released else model
     model.train()
-    begin(model, 0)
+    model.begin(0)
     return model
 
 
-def begin(model: PromptedCLIP, i: int) -> None:
-    """Start learning experience i, as Avalanche's adaptation does."""
-    model.adaptation(type("Experience", (), {"current_experience": i}))
-
-
-def inputs(model: PromptedCLIP, batch: int, classes: range) -> tuple[Tensor, Tensor, Tensor]:
+def inputs(model: Learner, batch: int, classes: range) -> tuple[Tensor, Tensor, Tensor]:
     """Images, the features of as many, and targets."""
     draw = torch.Generator().manual_seed(1)
     size = model.clip.image_size
@@ -108,7 +103,7 @@ def inputs(model: PromptedCLIP, batch: int, classes: range) -> tuple[Tensor, Ten
 def text_tower(frozen: FrozenCLIP, classes: int, repeats: int) -> Iterator[Measure]:
     """Forward and backward pass of the text tower under a learned context: plain, truncated, shared prefix."""
     model = learner("coop", frozen, classes)
-    (frame,) = model.classifier.frames
+    (frame,) = model.texts.frames
     weights = torch.randn(frozen.D, generator=torch.Generator().manual_seed(2)).to(frozen.device)
     whole = range(classes)
 
@@ -163,8 +158,8 @@ def bare_image(frozen: FrozenCLIP, images: Tensor) -> None:
     images.requires_grad_(False)
 
 
-def text_step(model: PromptedCLIP) -> None:
-    model.classifier.encode(model.context.text(None, model.classes), model.classes).sum().backward()
+def text_step(model: Learner) -> None:
+    model.texts.encode(model.context.text(None, model.classes), model.classes).sum().backward()
 
 
 def growth_with_classes(architecture: str, device: str) -> Iterator[Measure]:
@@ -230,7 +225,7 @@ def experience_growth(frozen: FrozenCLIP, repeats: int, each: int = 10) -> Itera
     model = learner("lamm", frozen, T * each, experiences)
     seconds = {}
     for i in range(1, T):
-        begin(model, i)
+        model.begin(i)
         if i in (1, T - 1):
             _, features, targets = inputs(model, batch_of("lamm"), experiences[i])
             ten = partial(ten_steps, model, features, targets)
@@ -241,7 +236,7 @@ def experience_growth(frozen: FrozenCLIP, repeats: int, each: int = 10) -> Itera
     )
 
 
-def ten_steps(model: PromptedCLIP, features: Tensor, targets: Tensor) -> None:
+def ten_steps(model: Learner, features: Tensor, targets: Tensor) -> None:
     sgd = optimizer(load_card("lamm").training, model)
     for _ in range(10):
         sgd.zero_grad()
@@ -278,16 +273,14 @@ def whole_runs(device: str, folder: Path) -> Iterator[Measure]:
 
 
 def whole_run(run: Run, dataset: Dataset, frozen: FrozenCLIP, cache: Path, released: bool = False) -> list[Count]:
-    """As train.run, without files of results."""
-    parts = stream.split(run.scenario, dataset, run.shots, run.seed)
-    model = model_of(run, frozen, dataset, parts)
-    model = as_released(model) if released else model
-    recorder, training = Recorder(run.scenario.label_spaces), run.card.training
-    images = sources(model, dataset, parts, training, run.seed, cache)
-    strategy = PromptTuning(
-        model=model, training=training, sources=images, seed=run.seed, device=frozen.device, plugins=[recorder]
-    )
-    learn(strategy, stream.benchmark(parts), recorder, State(), None, Stopwatch(), lambda *_: None)
+    """As `complete` of training/run.py, without files of results."""
+    prepared = prepare(run, frozen, dataset, cache)
+    model = as_released(prepared.model) if released else prepared.model
+    recorder = Recorder(run.scenario.label_spaces)
+    images = sources(model, dataset, prepared.parts, prepared.training, run.seed, cache)
+    strategy = Loop(model=model, training=prepared.training, sources=images, seed=run.seed, device=frozen.device,
+                    plugins=[recorder])  # fmt: skip
+    learn(strategy, stream.benchmark(prepared.parts), recorder, State(), None, Stopwatch(), lambda *_: None)
     return recorder.counts
 
 

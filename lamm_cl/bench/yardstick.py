@@ -8,32 +8,32 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lamm_cl.learner.model import Output, PromptedCLIP
-from lamm_cl.learner.text import Classifier, Frame, mean_direction
+from lamm_cl.learner.model import Learner, Output
+from lamm_cl.learner.text import Frame, TextFeatures, mean_direction
 from lamm_cl.towers import transformer
 from lamm_cl.towers.clip import FrozenCLIP, Prompts, in_precision
 
 
-def as_released(model: PromptedCLIP) -> "Released":
+def as_released(model: Learner) -> "AsReleased":
     """A model with the same parameters and the same outputs (to rounding) that works as the released code does.
 
     To be made before the model learns or is tested: what `model` keeps is not taken over.
     """
-    classifier, reference = (made and Plain(list(made.frames), made.labels, made.experiences)
-                             for made in (model.classifier, model.reference))  # fmt: skip
-    return Released(model.clip, classifier, reference, model.context, model.extra_loss, model.train_label_space)
+    texts, reference = (made and Plain(list(made.frames), made.labels, made.experiences)
+                             for made in (model.texts, model.reference))  # fmt: skip
+    return AsReleased(model.clip, texts, reference, model.context, model.extra_loss, model.train_label_space)
 
 
-class Released(PromptedCLIP):
+class AsReleased(Learner):
     """Input: images (B, 3, H, W) only."""
 
     needs_pixels = True
 
-    def run(self, images: Tensor, classes: range) -> Output:
-        return super().run(plain_image(self.clip, images, self.context.image()), classes)
+    def output(self, images: Tensor, classes: range) -> Output:
+        return super().output(plain_image(self.clip, images, self.context.image()), classes)
 
 
-class Plain(Classifier):
+class Plain(TextFeatures):
     def encode(self, prompts: Prompts, classes: range) -> Tensor:
         prompts, labels = prompts.of(classes), self.labels(classes)
         if prompts.first is None or prompts.first.ndim == 3:

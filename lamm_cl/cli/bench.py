@@ -27,7 +27,7 @@ def _bench(args: argparse.Namespace) -> int:
 
     from lamm_cl.bench import workloads
     from lamm_cl.files import write_atomic
-    from lamm_cl.sweeping.execute import device
+    from lamm_cl.towers.devices import device
 
     found = []
     for measure in workloads.measure(args.backbone, args.classes, args.repeats, device(args.device), args.only or GROUPS):

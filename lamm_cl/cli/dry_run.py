@@ -32,8 +32,8 @@ def _print_estimate(todo: "list[Run]", args: argparse.Namespace) -> None:
     from lamm_cl.bench.speed import speed
     from lamm_cl.config.schema import HUB
     from lamm_cl.learner.build import find
-    from lamm_cl.sweeping import execute
     from lamm_cl.sweeping.estimate import work
+    from lamm_cl.towers.devices import device
 
     scenario = todo[0].scenario
     sizes = {name: _sizes(name, scenario.train_on, args) for name in dict.fromkeys(run.dataset for run in todo)}
@@ -43,10 +43,10 @@ def _print_estimate(todo: "list[Run]", args: argparse.Namespace) -> None:
     if backbone.architecture.startswith(HUB):
         say("no estimate of time: the architecture is in the repository")
         return
-    device = execute.device(args.device)
-    measured = speed(backbone.architecture, backbone.precision, device)
+    where = device(args.device)
+    measured = speed(backbone.architecture, backbone.precision, where)
     say(
-        f"measured here ({device}, one thread, {backbone.architecture} with random weights, {backbone.precision}): "
+        f"measured here ({where}, one thread, {backbone.architecture} with random weights, {backbone.precision}): "
         f"{measured.images:.1f} images/s, {measured.prompts:.1f} prompts/s forward and backward"
     )
     parts = [duration(seconds) for seconds in needed.seconds(measured)]

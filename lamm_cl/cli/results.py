@@ -166,18 +166,19 @@ def _add_verify(commands: argparse._SubParsersAction) -> None:
 
 
 def _verify(args: argparse.Namespace) -> int:
+    from lamm_cl.cli import doors
     from lamm_cl.sweeping import verify
     from lamm_cl.sweeping.execute import Settings
 
     chosen = verify.choose(args.results, args.run, args.recompute)
-    found = verify.problems(args.results)
+    found = verify.problems(args.results, doors.derived)
     finished = verify.runs(args.results)
     say("\n".join(map(plain, found)) if found else f"{len(finished)} runs: every file is whole, tables follow from the records")
     os.environ["OMP_NUM_THREADS"] = "1"  # see lamm_cl.cli.run
     settings = Settings(arguments.data_root(args), arguments.cache(args), args.device, jobs=1)
     for name in chosen:
         say(f"{name}: doing it again")
-        differs = verify.recompute(finished[name], settings, lambda event: None)
+        differs = verify.recompute(finished[name], settings, lambda event: None, doors.train)
         say(f"{name}: {f'differs: {differs}' if differs else 'the same counts and the same learned tensors'}")
         found += [differs] if differs else []
     return 1 if found else 0

@@ -64,6 +64,8 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
+    from lamm_cl.cli import doors
+    from lamm_cl.sweeping.execute import Settings, check_logs
     from lamm_cl.sweeping.plan import unfinished
     from lamm_cl.sweeping.publish import tidy
 
@@ -75,13 +77,11 @@ def _run(args: argparse.Namespace) -> int:
 
         page.check_installed()  # told now, not after hours
     if args.log:
-        from lamm_cl.training import logs
-
-        logs.check_installed(args.log)
+        check_logs(args.log)
     todo = unfinished(runs)
     if args.dry_run:
         return dry_run.tell(runs, todo, args)
-    tidy([run for run in runs if run not in todo])
+    tidy([run for run in runs if run not in todo], doors.derived)
     if not todo:
         say(f"nothing to do: all {len(runs)} runs are finished")
         fresh = _derived_is_fresh(folder) and (not args.report or _is_newer(folder / "report.html", folder))
@@ -92,7 +92,7 @@ def _run(args: argparse.Namespace) -> int:
         arguments.data_root(args), arguments.cache(args), args.device, jobs, args.save_every, args.checkpoint_activations, wanted
     )
     _check_data(todo, settings)
-    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here or in a worker; see sweep._one_thread
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here or in a worker; see towers/devices.py
     failures, finished = _execute(todo, len(runs), settings)
     if not finished and all(event.mistake for event in failures):
         raise UserError(failures[0].text)
@@ -148,11 +148,12 @@ def _check_data(runs: "list[Run]", settings: "Settings") -> None:
 
 def _execute(todo: "list[Run]", planned: int, settings: "Settings") -> "tuple[list[Event], int]":
     """-> the events of the runs that failed, and how many finished."""
+    from lamm_cl.cli import doors
     from lamm_cl.sweeping.execute import execute
 
     screen = Bars(todo, planned) if console().is_terminal else Lines(todo, planned)
     with screen:
-        failures = execute(todo, settings, screen.report)
+        failures = execute(todo, settings, screen.report, train=doors.train, publish=doors.publish)
     return failures, len(todo) - len(failures)
 
 
@@ -181,7 +182,7 @@ def _derive(scenario: "Scenario", folder: Path, with_page: bool) -> int:
 
 
 def _derived_is_fresh(folder: Path) -> bool:
-    """Of the figures: records.csv and the tables were just brought up to date (sweep.tidy). Not where a lock lies: somebody
+    """Of the figures: records.csv and the tables were just brought up to date (publish.tidy). Not where a lock lies: somebody
     draws them now, or was killed while he did; the matrix is drawn last."""
     figures = [f"figures/{stem}.{end}" for stem in ("forgetting_curves", "accuracy_matrix") for end in ("png", "pdf")]
     return not (folder / "lock").exists() and all(_is_newer(folder / name, folder) for name in figures)

@@ -9,14 +9,14 @@ from torch import nn
 
 from lamm_cl.config.schema import Card, Piece
 from lamm_cl.errors import UserError, did_you_mean
-from lamm_cl.learner.model import PromptedCLIP
+from lamm_cl.learner.model import Learner
 from lamm_cl.learner.pieces import Labels
-from lamm_cl.learner.text import Classifier, Frame
+from lamm_cl.learner.text import Frame, TextFeatures
 from lamm_cl.towers.clip import FrozenCLIP
 
 
 def build(card: Card, clip: FrozenCLIP, names: list[str], experiences: list[range], *, template: str = "a photo of a {}.",
-          dataset: str = "", shots: float = 1, train_label_space: str = "experience", seed: int = 0) -> PromptedCLIP:  # fmt: skip
+          dataset: str = "", shots: float = 1, train_label_space: str = "experience", seed: int = 0) -> Learner:  # fmt: skip
     """The model that a method card describes; its pieces are named "file.Class" in lamm_cl.methods.
 
     names: by order of arrival, underscores already spaces.  Initial values are drawn from `seed` alone.
@@ -27,14 +27,12 @@ def build(card: Card, clip: FrozenCLIP, names: list[str], experiences: list[rang
         context = piece(card, "context", given)
         labels = piece(card, "labels", given)
         extra_loss = piece(card, "loss", given)
-        context.settle(names)
-        labels.settle(clip, names)
         frames = [Frame(clip, names, t, context, labels) for t in context.templates]
         reference = None
         if getattr(extra_loss, "reads_reference", False):
-            reference = Classifier([Frame(clip, names, t, context, Labels()) for t in context.templates], Labels(), experiences)
-    classifier = Classifier(frames, labels, experiences)
-    return PromptedCLIP(clip, classifier, reference, context, extra_loss, train_label_space).to(clip.device)
+            reference = TextFeatures([Frame(clip, names, t, context, Labels()) for t in context.templates], Labels(), experiences)
+    texts = TextFeatures(frames, labels, experiences)
+    return Learner(clip, texts, reference, context, extra_loss, train_label_space).to(clip.device)
 
 
 def piece(card: Card, field: str, given: dict) -> nn.Module | None:

@@ -21,9 +21,6 @@ class ContextLearner(nn.Module):
     reads_images = False  # True: every image has its own context, so text features cannot be computed in advance
     shared = True  # False: every class has its own context
 
-    def settle(self, names: list[str]) -> None:
-        """See all class names of the stream, once."""
-
     def grow(self, classes: range) -> None:
         """Start learning the classes of a new experience (only for contexts that belong to classes)."""
 
@@ -64,9 +61,6 @@ class Labels(nn.Module):
     """What stands for the name of a class.  Here: its own tokens, as in every method but LAMM."""
 
     k: int = 0
-
-    def settle(self, clip: FrozenCLIP, names: list[str]) -> None:
-        """See all class names of the stream, once: what depends on them must not change with the experience."""
 
     def grow(self, classes: range) -> None:
         """Start learning the classes of a new experience; those before are frozen."""

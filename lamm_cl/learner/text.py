@@ -97,7 +97,7 @@ class Frame(nn.Module):
         return self.clip.read(tokens[at, self.end[classes.start : classes.stop]])
 
 
-class Classifier(nn.Module):
+class TextFeatures(nn.Module):
     """Text features of classes: frames x labels.  What cannot change is computed once per experience and kept.
 
     experiences: the classes of each.  A kept entry is valid until `forget`.

@@ -90,7 +90,7 @@ class Score(nn.Module):
         distance = 1 - F.cosine_similarity(out.tokens, self.kept[out.classes], dim=-1)  # (c, L)
         if self.positions == "all":
             return {"score": distance.mean()}
-        (frame,) = model.classifier.frames
+        (frame,) = model.texts.frames
         ours = frame.end[out.classes.start : out.classes.stop]
         theirs = self.prompts[out.classes.start : out.classes.stop].argmax(dim=-1)
         counted = torch.arange(distance.shape[1], device=distance.device) <= torch.minimum(ours, theirs).unsqueeze(1)

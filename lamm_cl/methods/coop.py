@@ -32,7 +32,7 @@ class CoOp(ContextLearner):
 
     def __init__(self, clip: FrozenCLIP, *, n: int, init: str | None, position: Literal["end", "middle", "front"] = "end"):
         super().__init__()
-        self.n, self.init, self.order = n, init, ORDERS[position]
+        self.n, self.order = n, ORDERS[position]
         template, self.v = start(clip, n, init)
         self.templates = (template,)
 
@@ -48,9 +48,12 @@ class ClassContext(CoOp):
 
     shared = False
 
-    def settle(self, names: list[str]) -> None:
-        v = self._parameters.pop("v").detach()
-        self.v = PerClass(v.repeat(len(names), 1, 1) if self.init else noise(len(names), *v.shape).detach().to(v))
+    def __init__(self, clip: FrozenCLIP, *, names: list[str], n: int, init: str | None,
+                 position: Literal["end", "middle", "front"] = "end"):  # fmt: skip
+        super().__init__(clip, n=n, init=init, position=position)
+        v = self.v.detach()
+        del self.v
+        self.v = PerClass(v.repeat(len(names), 1, 1) if init else noise(len(names), *v.shape).detach().to(v))
 
     def grow(self, classes: range) -> None:
         self.v.grow(classes)

@@ -42,17 +42,16 @@ class Learned(Labels):
     init: "words" (the tokens replaced) or "random".
     """
 
-    def __init__(self, *, tokens: Literal["shortest", "first", "mean", "all"], init: Literal["words", "random"] = "words"):
+    def __init__(self, clip: FrozenCLIP, *, names: list[str], tokens: Literal["shortest", "first", "mean", "all"],
+                 init: Literal["words", "random"] = "words"):  # fmt: skip
         super().__init__()
-        self.tokens, self.init = tokens, init
-
-    def settle(self, clip: FrozenCLIP, names: list[str]) -> None:
+        self.tokens = tokens
         vectors = [words(clip, name, len(clip.words(name))) for name in names]  # (m, d) each
-        if self.tokens == "mean":
+        if tokens == "mean":
             vectors = [v.mean(dim=0, keepdim=True) for v in vectors]
-        self.k = KEPT[self.tokens]([len(v) for v in vectors])
+        self.k = KEPT[tokens]([len(v) for v in vectors])
         start = torch.stack([F.pad(v[: self.k], (0, 0, 0, self.k - len(v[: self.k]))) for v in vectors])  # (C, k, d)
-        self.z = PerClass(0.02 * torch.randn(start.shape).to(start) if self.init == "random" else start)
+        self.z = PerClass(0.02 * torch.randn(start.shape).to(start) if init == "random" else start)
 
     def grow(self, classes: range) -> None:
         self.z.grow(classes)
@@ -72,8 +71,8 @@ class InPhrase(Learned):
     It starts as the first token of the name.
     """
 
-    def __init__(self, *, init: Literal["words", "random"] = "words"):
-        super().__init__(tokens="first", init=init)
+    def __init__(self, clip: FrozenCLIP, *, names: list[str], init: Literal["words", "random"] = "words"):
+        super().__init__(clip, names=names, tokens="first", init=init)
 
     def place(self, phrase: list[Atom], name: list[Atom]) -> tuple[list[Atom], list[Atom]]:
         fixed = [i for i, atom in enumerate(phrase) if atom.kind == "token"]

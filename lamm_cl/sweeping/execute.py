@@ -1,5 +1,6 @@
-"""Runs, executed by one process or several."""
+"""Runs, executed by one process or several. What trains and what publishes is handed in; nothing here imports torch."""
 
+import importlib.util
 import os
 import signal
 import sys
@@ -7,25 +8,20 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from lamm_cl.errors import UserError
 from lamm_cl.files import refusal, remove_leftovers, write_atomic
 from lamm_cl.sweeping import locks
-from lamm_cl.sweeping.plan import Run, check_folder, finished
-from lamm_cl.sweeping.publish import publish
+from lamm_cl.sweeping.plan import Progress, Run, check_folder, finished
 
 PATIENCE = 15  # seconds that an interrupted worker gets to finish the write in progress
 RETRY = 0.5  # seconds before a run that another process does is looked at again
-OUT_OF_MEMORY = (
-    "out of GPU memory; try --checkpoint-activations, --precision bf16, fewer --jobs, a smaller training.batch in a card of "
-    "one's own, or --device cpu"
-)
 
 
 @dataclass(frozen=True)
@@ -39,6 +35,14 @@ class Settings:
     save_every: float = 30  # seconds between saved states of a run; what a kill can cost, and an epoch
     checkpoint: bool = False  # activation checkpointing: less memory, more time, the same values
     logs: tuple[str, ...] = ()  # training curves to write beside a run: csv, tensorboard, wandb
+
+
+def check_logs(names: Sequence[str]) -> None:
+    """Raises UserError for a log whose package is missing."""
+    for name in names:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:  # a mere folder called wandb, as wandb makes them, is no package
+            raise UserError(f"--log {name}: needs the package {name}; pip install {name}")
 
 
 @dataclass(frozen=True)
@@ -55,15 +59,21 @@ class Event:
     mistake: bool = False  # failed because of the user's files or flags, not because of a defect
 
 
-def execute(runs: Sequence[Run], settings: Settings, report: Callable[[Event], None]) -> list[Event]:
+Train = Callable[[Run, Settings, Callable[[Progress], None]], object]  # does one run: its record lies in the folder then
+
+
+def execute(runs: Sequence[Run], settings: Settings, report: Callable[[Event], None], *, train: Train,
+            publish: Callable[[Run], None]) -> list[Event]:  # fmt: skip
     """Do the runs -> the events of those that failed. One that fails does not stop the others.
 
-    A crash leaves traceback.txt in the run's folder. records.csv and the tables are rewritten after every run. A run that
-    another process does is looked at again until it is finished there, or free. On an interrupt the runs in progress stop
-    (their state stays on disk) and the interrupt goes on to the caller.
+    train: does one run; a function that a worker process can import.  publish: is told of every run that is finished.
+
+    A crash leaves traceback.txt in the run's folder. A run that another process does is looked at again until it is finished
+    there, or free. On an interrupt the runs in progress stop (their state stays on disk) and the interrupt goes on to the
+    caller.
     """
     failures = []
-    events = _here(runs, settings, report) if settings.jobs == 1 else _in_workers(runs, settings)
+    events = _here(runs, settings, train, report) if settings.jobs == 1 else _in_workers(runs, settings, train)
     try:
         for event in events:
             if event.kind == "finished":
@@ -78,25 +88,25 @@ def execute(runs: Sequence[Run], settings: Settings, report: Callable[[Event], N
     return failures
 
 
-def _here(runs: Sequence[Run], settings: Settings, report: Callable[[Event], None]) -> Iterator[Event]:
+def _here(runs: Sequence[Run], settings: Settings, train: Train, report: Callable[[Event], None]) -> Iterator[Event]:
     waiting = deque(runs)
     while waiting:
         run = waiting.popleft()
         yield Event(run, "started")
-        event = _outcome(run, settings, report)
+        event = _outcome(run, settings, train, report)
         if event.kind == "elsewhere":
             waiting.append(run)
         yield event
 
 
-def _outcome(run: Run, settings: Settings, tell: Callable[[Event], None]) -> Event:
+def _outcome(run: Run, settings: Settings, train: Train, tell: Callable[[Event], None]) -> Event:
     """Do one run, unless another process does it just now or did; what goes wrong is its own failure. Interrupts pass."""
     try:
         with locks.held(run.folder) as lock:
             check_folder(run.folder.parents[3], run.scenario)  # again: another process may have begun it
             if finished(run):
                 return Event(run, "finished", 1.0)
-            _train(run, settings, lock, tell)
+            _do(run, settings, train, lock, tell)
     except (locks.Busy, locks.Lost) as other:
         time.sleep(RETRY)
         return Event(run, "elsewhere", text=str(other))
@@ -105,45 +115,26 @@ def _outcome(run: Run, settings: Settings, tell: Callable[[Event], None]) -> Eve
     return Event(run, "finished", 1.0)
 
 
-def _train(run: Run, settings: Settings, lock: locks.Lock, tell: Callable[[Event], None]) -> None:
-    from lamm_cl.training.run import run as train  # imports torch and Avalanche, which planning and listing do without
-
-    def progress(at: Any) -> None:
+def _do(run: Run, settings: Settings, train: Train, lock: locks.Lock, tell: Callable[[Event], None]) -> None:
+    def progress(at: Progress) -> None:
         lock.check()
         tell(Event(run, "progress", *_position(at)))
 
     for name in ("state/state.safetensors", "learned.safetensors", "record.json"):
         remove_leftovers(run.folder / name)
-    with _one_thread():
-        train(
-            run,
-            data_root=settings.data_root,
-            cache=settings.cache,
-            device=device(settings.device),
-            progress=progress,
-            save_every=settings.save_every,
-            checkpoint=settings.checkpoint,
-            logs=settings.logs,
-        )
+    train(run, settings, progress)
 
 
 def _failure(run: Run, error: Exception) -> Event:
     """A mistake, a full disk or a lost permission in one line; a defect with its traceback, whose last line tells."""
-    import torch
-
     told = str(error) if isinstance(error, UserError) else refusal(error) if isinstance(error, OSError) else None
     if told:
         return Event(run, "failed", text=told, mistake=True)
-    text = "".join(traceback.format_exception(error))
-    if isinstance(error, torch.cuda.OutOfMemoryError):
-        error.__traceback__ = None  # it holds the tensors
-        torch.cuda.empty_cache()
-        text += f"{OUT_OF_MEMORY}\n"
-    return Event(run, "failed", text=text)
+    return Event(run, "failed", text="".join(traceback.format_exception(error)))
 
 
-def _position(at: Any) -> tuple[float, str]:
-    """A train.Progress -> the share of the run that is done, and words for it."""
+def _position(at: Progress) -> tuple[float, str]:
+    """The share of the run that is done, and words for it."""
     if at.experience == 0:
         return 0.0, "untrained, test"
     epochs_done = at.epoch if at.stage == "test" else at.epoch - 1
@@ -152,36 +143,13 @@ def _position(at: Any) -> tuple[float, str]:
     return share, f"experience {at.experience}/{at.experiences}{epoch}, {at.stage}"
 
 
-def device(wanted: str) -> str:
-    """auto, cpu or cuda -> cpu or cuda."""
-    import torch
-
-    found = torch.cuda.is_available()
-    if wanted == "cuda" and not found:
-        raise UserError("--device cuda: torch finds no CUDA device here; expected cpu or auto")
-    return wanted if wanted != "auto" else "cuda" if found else "cpu"
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One torch thread: sums, and so results, do not depend on the machine's cores or on the number of jobs."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 class _Worker:
     """A process that does one run at a time, with a pipe to it: `run` is what it is doing now."""
 
-    def __init__(self, settings: Settings):
+    def __init__(self, settings: Settings, train: Train):
         context = get_context("spawn")
         self.pipe, far = context.Pipe()
-        self.process = context.Process(target=_work, args=(far, settings))  # no daemon: it starts decoders
+        self.process = context.Process(target=_work, args=(far, settings, train))  # no daemon: it starts decoders
         # Ctrl-C reaches the whole group of processes: from its first moment a worker leaves the decision to us.
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.process.start()
@@ -207,13 +175,13 @@ class _Worker:
             return Event(self.run, "failed", text=f"the worker process ended: {why}{hint}\n")
 
 
-def _in_workers(runs: Sequence[Run], settings: Settings) -> Iterator[Event]:
+def _in_workers(runs: Sequence[Run], settings: Settings, train: Train) -> Iterator[Event]:
     waiting = deque(runs)
     workers: list[_Worker] = []
     try:
         while waiting or any(worker.run for worker in workers):
             while waiting and len(workers) < settings.jobs:
-                workers.append(_Worker(settings))
+                workers.append(_Worker(settings, train))
                 yield workers[-1].give(waiting.popleft())
             for pipe in wait([worker.pipe for worker in workers if worker.run]):
                 worker = next(worker for worker in workers if worker.pipe is pipe)
@@ -245,13 +213,13 @@ def _stop(workers: Sequence[_Worker]) -> None:
             worker.process.join()
 
 
-def _work(pipe: Connection, settings: Settings) -> None:
+def _work(pipe: Connection, settings: Settings, train: Train) -> None:
     """The worker's life: runs come in, events go out, until the pipe ends (also when the parent is killed)."""
     # As an exception, so that a write in progress removes its temporary file.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
         while True:
-            pipe.send(_outcome(pipe.recv(), settings, pipe.send))
+            pipe.send(_outcome(pipe.recv(), settings, train, pipe.send))
     except (EOFError, ConnectionError):
         return

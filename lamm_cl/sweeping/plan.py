@@ -45,6 +45,17 @@ class Run:
         return f"{self.dataset} / {self.method} / shots {self.shots} / seed {self.seed}"
 
 
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is: learning `experience` (from 1) of `experiences`, in `epoch` (from 1) of `epochs`."""
+
+    experience: int
+    experiences: int
+    epoch: int
+    epochs: int
+    stage: str  # train, test
+
+
 def plan(
     scenario: Scenario,
     results: Path,

@@ -1,25 +1,26 @@
 """What follows from the records of a results folder, brought up to date as runs finish."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import yaml
 
 from lamm_cl.files import remove_leftovers, uninterrupted, write_atomic
-from lamm_cl.reports.derived import derived_files
 from lamm_cl.sweeping import locks
 from lamm_cl.sweeping.plan import Run
 
+Derived = Callable[[Path], dict[str, str]]  # a results folder -> name -> content of what follows from its records
 
-def publish(run: Run) -> None:
+
+def publish(run: Run, derived: Derived) -> None:
     """Bring what is derived from the records up to date: scenario.yaml, records.csv and tables/ of the results folder."""
     folder = run.folder.parents[3]
     facts = run.scenario.model_dump(mode="json")
     (run.folder / "traceback.txt").unlink(missing_ok=True)
     scenario = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=120)
     with locks.waited(folder):
-        contents = {"scenario.yaml": scenario} | derived_files(folder)
+        contents = {"scenario.yaml": scenario} | derived(folder)
         with uninterrupted():
             for name, content in contents.items():
                 _write_derived(folder / name, content)
@@ -30,11 +31,11 @@ def _write_derived(path: Path, content: str) -> None:
     write_atomic(path, content)
 
 
-def tidy(finished: Sequence[Run]) -> None:
+def tidy(finished: Sequence[Run], derived: Derived) -> None:
     """What a kill between a run's record and its end left behind is removed, records.csv and tables brought up to date."""
     for run in finished:
         shutil.rmtree(run.folder / "state", ignore_errors=True)
     for folder, run in {run.folder.parents[3]: run for run in finished}.items():
-        wanted = derived_files(folder)
+        wanted = derived(folder)
         if any(not (path := folder / name).exists() or path.read_bytes() != wanted[name].encode() for name in wanted):
-            publish(run)
+            publish(run, derived)

@@ -11,21 +11,21 @@ from lamm_cl.config.identity import content_hash, difference, from_record
 from lamm_cl.config.schema import Card, Scenario
 from lamm_cl.data import catalogue
 from lamm_cl.errors import UserError, did_you_mean
-from lamm_cl.reports.derived import derived_files
 from lamm_cl.results.file import is_sealed, read_record
 from lamm_cl.results.record import Record
-from lamm_cl.sweeping.execute import Event, Settings, execute
+from lamm_cl.sweeping.execute import Event, Settings, Train, execute
 from lamm_cl.sweeping.plan import plan
+from lamm_cl.sweeping.publish import Derived
 
 
-def problems(results: Path) -> list[str]:
+def problems(results: Path, derived: Derived) -> list[str]:
     """What is wrong with the files of a results folder, one line each; [] if nothing is.
 
     Raises UserError for a folder without finished runs: its tables then follow from nothing.
     """
     finished = runs(results)
     found = [problem for path in finished.values() for problem in _of_run(path)]
-    return found or list(_derived(results))  # with a broken record nothing can be said about tables
+    return found or list(_derived(results, derived))  # with a broken record nothing can be said about tables
 
 
 def runs(results: Path) -> dict[str, Path]:
@@ -45,7 +45,7 @@ def choose(results: Path, named: Sequence[str], number: int) -> list[str]:
     return list(named) or random.sample(list(known), min(number, len(known)))
 
 
-def recompute(path: Path, settings: Settings, tell: Callable[[Event], None]) -> str:
+def recompute(path: Path, settings: Settings, tell: Callable[[Event], None], train: Train) -> str:
     """Do the run of a record.json again, elsewhere -> the first fact that differs, "" if none does; a damaged record is not
     done again, and what is wrong with it comes back.
 
@@ -66,7 +66,7 @@ def recompute(path: Path, settings: Settings, tell: Callable[[Event], None]) -> 
             shots=[old.run.shots],
             seeds=[old.run.seed],
         )
-        failures = execute([replace(run, card=card)], replace(settings, jobs=1), tell)
+        failures = execute([replace(run, card=card)], replace(settings, jobs=1), tell, train=train, publish=lambda run: None)
         if failures:
             raise UserError(f"{old}: cannot be recomputed: {failures[0].text.strip().splitlines()[-1]}")
         new = read_record(run.folder / "record.json")
@@ -104,9 +104,9 @@ def _of_file(path: Path, digest: object) -> Iterator[str]:
         yield f"{path}: {error.strerror}"
 
 
-def _derived(results: Path) -> Iterator[str]:
+def _derived(results: Path, derived: Derived) -> Iterator[str]:
     """records.csv and the tables, against what the records give now."""
-    for name, content in derived_files(results).items():
+    for name, content in derived(results).items():
         path = results / name
         if not path.exists():
             yield f"{path}: is missing; 'lamm-cl table --write' and 'lamm-cl run' write it"

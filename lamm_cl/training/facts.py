@@ -53,9 +53,9 @@ def facts_of(dataset: Dataset, parts: stream.Stream) -> DatasetFacts:
     )
 
 
-def measured(watch: Stopwatch, device: str, images: int) -> Measured:
+def measured(watch: Stopwatch, device: torch.device, images: int) -> Measured:
     packages = ("torch", "torchvision", "open_clip_torch", "avalanche-lib", "numpy")
-    cuda = device.startswith("cuda")
+    cuda = device.type == "cuda"
     return Measured(
         seconds=watch.seconds,
         images_per_second=round(images / max(watch.seconds.get("train", 0) + watch.seconds.get("test", 0), 1e-3), 1),

@@ -9,7 +9,6 @@ metrics of its own evaluator, which knows one label space and is not asked here 
 
 import csv
 import hashlib
-import importlib.util
 import io
 import json
 import shutil
@@ -17,18 +16,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from lamm_cl.errors import UserError
+import torch
+from torch import Tensor
+
 from lamm_cl.files import write_atomic
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from lamm_cl.sweeping.plan import Run
-    from lamm_cl.training.loop import PromptTuning
-    from lamm_cl.training.recorder import Recorder
-    from lamm_cl.training.state import State
+from lamm_cl.sweeping.execute import check_logs
+from lamm_cl.sweeping.plan import Run
+from lamm_cl.training.loop import Loop
+from lamm_cl.training.recorder import Recorder
+from lamm_cl.training.state import State
 
 JOURNAL = "training.csv"
 Write = Callable[[int, dict[str, float]], None]  # step, values by name
@@ -41,17 +39,9 @@ class Row(NamedTuple):
     value: float
 
 
-def check_installed(names: Sequence[str]) -> None:
-    """Raises UserError for a log whose package is missing."""
-    for name in names:
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None:  # a mere folder called wandb, as wandb makes them, is no package
-            raise UserError(f"--log {name}: needs the package {name}; pip install {name}")
-
-
 @contextmanager
-def plugins_for(names: Sequence[str], run: "Run", identity: dict[str, Any], *, epochs: int, recorder: "Recorder",
-                resumed: "State | None") -> Iterator[list["Curves"]]:  # fmt: skip
+def plugins_for(names: Sequence[str], run: Run, identity: dict[str, Any], *, epochs: int, recorder: Recorder,
+                resumed: State | None) -> Iterator[list["Curves"]]:  # fmt: skip
     """The plugins that write the logs `names` (of csv, tensorboard, wandb) while the run lasts; none for no names.
 
     epochs: per experience.  recorder: whose counts become accuracies.  resumed: the state that the run goes on from.
@@ -60,7 +50,7 @@ def plugins_for(names: Sequence[str], run: "Run", identity: dict[str, Any], *, e
     if not names:
         yield []
         return
-    check_installed(names)
+    check_logs(names)
     folder = run.folder / "logs"
     kept = list(rows_until(folder / JOURNAL, resumed))
     with ExitStack() as opened:
@@ -82,25 +72,25 @@ class Curves:
     """An Avalanche plugin: per epoch the loss terms (as weighted, means over the images) with their sum and the learning
     rate, per evaluation the accuracies in %.  Sums stay on the device and are read once per epoch."""
 
-    def __init__(self, journal: Callable[[Sequence[Row]], None], writes: Sequence[Write], epochs: int, recorder: "Recorder"):
+    def __init__(self, journal: Callable[[Sequence[Row]], None], writes: Sequence[Write], epochs: int, recorder: Recorder):
         self.journal, self.writes, self.epochs, self.recorder = journal, writes, epochs, recorder
         self.told = len(recorder.counts)
 
-    def before_training_epoch(self, strategy: "PromptTuning", **_: Any) -> None:
+    def before_training_epoch(self, strategy: Loop, **_: Any) -> None:
         self.images, self.sums = 0, {}
 
-    def after_training_iteration(self, strategy: "PromptTuning", **_: Any) -> None:
+    def after_training_iteration(self, strategy: Loop, **_: Any) -> None:
         self.images += len(strategy.mb_y)
         for name, term in strategy.terms.items():
             self.sums[name] = self.sums.get(name, 0) + term.detach() * len(strategy.mb_y)
 
-    def after_training_epoch(self, strategy: "PromptTuning", **_: Any) -> None:
+    def after_training_epoch(self, strategy: Loop, **_: Any) -> None:
         values = {f"loss/{name}": total / self.images for name, total in _read(self.sums).items()}
         values["loss/total"] = sum(values.values())
         values["learning_rate"] = strategy.optimizer.param_groups[0]["lr"]
         self._tell(strategy.experience.current_experience + 1, strategy.epoch + 1, values)
 
-    def after_eval(self, strategy: "PromptTuning", **_: Any) -> None:
+    def after_eval(self, strategy: Loop, **_: Any) -> None:
         new = self.recorder.counts[self.told :]
         self.told += len(new)
         values = {
@@ -117,17 +107,15 @@ class Curves:
             write(step(experience, epoch, self.epochs), values)
 
 
-def _read(sums: dict[str, "Tensor"]) -> dict[str, float]:
+def _read(sums: dict[str, Tensor]) -> dict[str, float]:
     """Scalars on a device -> numbers, in one transfer."""
-    import torch  # here: the command line checks names without it
-
     return dict(zip(sums, torch.stack(list(sums.values())).tolist()))
 
 
 # --- formats ----------------------------------------------------------------------------------------------------------
 
 
-def rows_until(path: Path, state: "State | None") -> Iterator[Row]:
+def rows_until(path: Path, state: State | None) -> Iterator[Row]:
     """The rows of a journal up to a saved state; the accuracies of its own experience are measured after it."""
     if state is None or not path.exists():
         return

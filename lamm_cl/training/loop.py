@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lamm_cl.config.schema import Training
-from lamm_cl.learner.model import PromptedCLIP
+from lamm_cl.learner.model import Learner
 from lamm_cl.training.features import Features, Pixels, derive, onto
 from lamm_cl.training.optimizing import learning_rate, optimizer
 from lamm_cl.training.state import State
@@ -50,10 +50,10 @@ class Batches:
         return math.ceil(len(self.samples) / self.size)
 
 
-class PromptTuning(SupervisedTemplate):
+class Loop(SupervisedTemplate):
     """Avalanche's own loop with the method's loss, and a fresh optimizer and schedule per experience."""
 
-    def __init__(self, *, model: PromptedCLIP, training: Training | None, sources: dict[str, Pixels | Features], seed: int,
+    def __init__(self, *, model: Learner, training: Training | None, sources: dict[str, Pixels | Features], seed: int,
                  progress: Callable[[int, int], None] = lambda experience, epoch: None, **kwargs):  # fmt: skip
         epochs = training.epochs if training else 0
         with warnings.catch_warnings(action="ignore"):  # "no loggers": its metrics know one label space, so none is asked for
@@ -67,9 +67,10 @@ class PromptTuning(SupervisedTemplate):
         """Epochs of the current experience that are done."""
         return self.clock.train_exp_epochs + (self.resumed.epochs if self.resumed else 0)
 
-    def model_adaptation(self, model=None) -> PromptedCLIP:
+    def model_adaptation(self, model=None) -> Learner:
+        """Avalanche adapts before evaluation too, where testing on the future must not reveal its classes."""
         if self.is_training:
-            self.model.adaptation(self.experience)
+            self.model.begin(self.experience.current_experience)
         return self.model
 
     def check_model_and_optimizer(self, **_) -> None:
@@ -114,7 +115,7 @@ class PromptTuning(SupervisedTemplate):
         return sum(self.terms.values()) if self.is_training else self._make_empty_loss()
 
 
-def restore(model: PromptedCLIP, optimizer: Optimizer | None, state: State) -> None:
+def restore(model: Learner, optimizer: Optimizer | None, state: State) -> None:
     """Put the learned tensors and the momentum of a state in place; the model has grown to that experience already."""
     model.load_learned(state.learned)
     ours = dict(model.named_parameters())

@@ -17,32 +17,28 @@ from lamm_cl.data import catalogue
 from lamm_cl.data.dataset import Dataset, learned_from
 from lamm_cl.files import write_atomic
 from lamm_cl.learner.build import build
-from lamm_cl.learner.model import PromptedCLIP
+from lamm_cl.learner.model import Learner
 from lamm_cl.results.file import write_record
 from lamm_cl.results.record import ModelFacts, Record, RunFacts
-from lamm_cl.sweeping.plan import Run
+from lamm_cl.sweeping.plan import Progress, Run
 from lamm_cl.towers.backbones import load
 from lamm_cl.towers.clip import FrozenCLIP
+from lamm_cl.towers.devices import device as resolved
+from lamm_cl.towers.devices import one_thread
 from lamm_cl.training import stream
 from lamm_cl.training.facts import Stopwatch, facts_of, facts_of_backbone, measured
 from lamm_cl.training.features import Augmentation, Features, Pixels, derive
 from lamm_cl.training.keeper import Keeper
 from lamm_cl.training.logs import plugins_for
-from lamm_cl.training.loop import PromptTuning
+from lamm_cl.training.loop import Loop
 from lamm_cl.training.recorder import Recorder, count_of
 from lamm_cl.training.state import State
 from lamm_cl.training.state import read as read_state
 
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run is: learning `experience` (from 1) of `experiences`, in `epoch` (from 1) of `epochs`."""
-
-    experience: int
-    experiences: int
-    epoch: int
-    epochs: int
-    stage: str  # train, test
+OUT_OF_MEMORY = (
+    "out of GPU memory; try --checkpoint-activations, --precision bf16, fewer --jobs, a smaller training.batch in a card of "
+    "one's own, or --device cpu"
+)
 
 
 @lru_cache(maxsize=1)
@@ -56,7 +52,7 @@ def dataset_in(name: str, data_root: Path | None, cache: Path) -> Dataset:
     return catalogue.load(name, data_root, cache)
 
 
-def sources(model: PromptedCLIP, dataset: Dataset, parts: stream.Stream, training: Training | None, seed: int,
+def sources(model: Learner, dataset: Dataset, parts: stream.Stream, training: Training | None, seed: int,
             cache: Path) -> dict[str, Pixels | Features]:  # fmt: skip
     """Where the images of both splits come from: features from the bank, unless the method prompts the image tower."""
     augmented = training is not None and training.augmentation != "none"
@@ -76,44 +72,80 @@ def sources(model: PromptedCLIP, dataset: Dataset, parts: stream.Stream, trainin
     }
 
 
-def model_of(run: Run, frozen: FrozenCLIP, dataset: Dataset, parts: stream.Stream) -> PromptedCLIP:
-    """The model that a run trains, at its initial values."""
+@dataclass(frozen=True)
+class Prepared:
+    """A run with all that it needs: what `complete` carries out, and what benchmarks and tests look into."""
+
+    run: Run
+    frozen: FrozenCLIP
+    dataset: Dataset
+    parts: stream.Stream
+    model: Learner  # at its initial values
+    sources: dict[str, Pixels | Features]  # train, test
+
+    @property
+    def training(self) -> Training | None:
+        return self.run.card.training
+
+    @property
+    def epochs(self) -> int:
+        """Of each experience."""
+        return self.training.epochs if self.training else 0
+
+
+def prepare(run: Run, frozen: FrozenCLIP, dataset: Dataset, cache: Path) -> Prepared:
+    """The door of one run: stream, model and sources of images."""
+    parts = stream.split(run.scenario, dataset, run.shots, run.seed)
     shots = run.shots if run.shots != "full" else sum(map(len, parts.train)) / len(parts.names)
-    return build(run.card, frozen, parts.names, parts.experiences, template=dataset.template, dataset=dataset.name, shots=shots,
-                 train_label_space=run.scenario.train_label_space, seed=derive(run.seed, "initial values"))  # fmt: skip
+    model = build(run.card, frozen, parts.names, parts.experiences, template=dataset.template, dataset=dataset.name, shots=shots,
+                  train_label_space=run.scenario.train_label_space, seed=derive(run.seed, "initial values"))  # fmt: skip
+    return Prepared(run, frozen, dataset, parts, model, sources(model, dataset, parts, run.card.training, run.seed, cache))
 
 
-def run(run: Run, *, data_root: Path | None, cache: Path, device: str, progress: Callable[[Progress], None],
-        save_every: float = 30, checkpoint: bool = False, logs: tuple[str, ...] = ()) -> Record:  # fmt: skip
-    """Train and test one method on one data set with one seed; the record and the learned tensors go to run.folder.
+def do(run: Run, *, data_root: Path | None, cache: Path, device: str, progress: Callable[[Progress], None],
+       save_every: float = 30, checkpoint: bool = False, logs: tuple[str, ...] = ()) -> Record:  # fmt: skip
+    """Train and test one method on one data set with one seed; the record and the learned tensors go to run.folder."""
+    start = time.perf_counter()
+    with one_thread():
+        frozen = backbone_on(run.scenario.backbone, resolved(device))
+        frozen.checkpoint = checkpoint
+        dataset = dataset_in(run.dataset, data_root, cache)
+        if run.scenario.train_on:
+            dataset = learned_from(dataset, dataset_in(run.scenario.train_on, data_root, cache))
+        try:
+            return complete(prepare(run, frozen, dataset, cache), progress, save_every=save_every, logs=logs, start=start)
+        except torch.cuda.OutOfMemoryError as error:
+            error.add_note(OUT_OF_MEMORY)
+            raise
+        finally:
+            if frozen.device.type == "cuda":
+                torch.cuda.empty_cache()  # the next run of this process, or another process, needs it
+
+
+def complete(prepared: Prepared, progress: Callable[[Progress], None], *, save_every: float = 30, logs: tuple[str, ...] = (),
+             start: float | None = None) -> Record:  # fmt: skip
+    """Train, test and write; start: since when its preparation counts (time.perf_counter).
 
     A run that was cut off goes on from its last saved epoch, and gives the same bytes as one that was not.
     """
-    watch, start = Stopwatch(), time.perf_counter()
-    frozen = backbone_on(run.scenario.backbone, device)
-    frozen.checkpoint = checkpoint
-    dataset = dataset_in(run.dataset, data_root, cache)
-    if run.scenario.train_on:
-        dataset = learned_from(dataset, dataset_in(run.scenario.train_on, data_root, cache))
-    parts = stream.split(run.scenario, dataset, run.shots, run.seed)
-    model = model_of(run, frozen, dataset, parts)
-    training = run.card.training
-    T, epochs = len(parts.experiences), training.epochs if training else 0
+    start = start or time.perf_counter()
+    run, frozen, dataset, parts, model = prepared.run, prepared.frozen, prepared.dataset, prepared.parts, prepared.model
+    T, epochs = len(parts.experiences), prepared.epochs
 
     def tell(experience: int, epoch: int, stage: str = "train") -> None:
         progress(Progress(experience=experience + 1, experiences=T, epoch=epoch + 1, epochs=epochs, stage=stage))
 
     identity = run.identity | {
         "scenario hash": content_hash(run.scenario), "card hash": content_hash(run.card), "weights hash": frozen.weights_hash,
-        "dataset": dataset.fingerprint, "device": torch.device(device).type, "torch": torch.__version__,
+        "dataset": dataset.fingerprint, "device": frozen.device.type, "torch": torch.__version__,
     }  # fmt: skip
     resumed = read_state(run.folder, identity)
     state = replace(resumed) if resumed else State()
-    watch.seconds = state.seconds
+    watch = Stopwatch(state.seconds)
     recorder = Recorder(run.scenario.label_spaces, [count_of(facts) for facts in state.counts])
-    images = sources(model, dataset, parts, training, run.seed, cache)
     with plugins_for(logs, run, identity, epochs=epochs, recorder=recorder, resumed=resumed) as curves:
-        strategy = PromptTuning(model=model, training=training, sources=images, seed=run.seed, progress=tell, device=device,
+        strategy = Loop(model=model, training=prepared.training, sources=prepared.sources, seed=run.seed, progress=tell,
+                                device=frozen.device,
                                 plugins=[recorder, *curves, Keeper(run.folder, identity, state, save_every)])  # fmt: skip
         watch.lap("prepare", start)
         learn(strategy, stream.benchmark(parts), recorder, state, resumed, watch, tell)
@@ -128,7 +160,7 @@ def run(run: Run, *, data_root: Path | None, cache: Path, device: str, progress:
         dataset=facts_of(dataset, parts),
         counts=tuple(recorder.counts),
         model=ModelFacts(tuple(state.trainable), model.labels.k or None),
-        measured=measured(watch, device, epochs * sum(map(len, parts.train)) + (T + 1) * len(dataset.test)),
+        measured=measured(watch, frozen.device, epochs * sum(map(len, parts.train)) + (T + 1) * len(dataset.test)),
         files={"learned.safetensors": hashlib.sha256(learned).hexdigest()},
     )
     write_record(record, run.folder)
@@ -136,7 +168,7 @@ def run(run: Run, *, data_root: Path | None, cache: Path, device: str, progress:
     return record
 
 
-def learn(strategy: PromptTuning, benchmark, recorder: "Recorder", state: State, resumed: State | None, watch: Stopwatch,
+def learn(strategy: Loop, benchmark, recorder: "Recorder", state: State, resumed: State | None, watch: Stopwatch,
           tell: Callable) -> None:  # fmt: skip
     """The stream, evaluated before the first and after every experience; `state` is kept up to date for who saves it."""
 
@@ -150,7 +182,7 @@ def learn(strategy: PromptTuning, benchmark, recorder: "Recorder", state: State,
     if resumed:
         strategy.model.train()
         for experience in benchmark.train_stream[: resumed.experience]:
-            strategy.model.adaptation(experience)
+            strategy.model.begin(experience.current_experience)
     else:
         evaluate(0)
     for experience in benchmark.train_stream[state.experience :]:

@@ -1,0 +1,68 @@
+"""Training that is played: runs of no time, in this process and in the workers it starts.
+
+The seed decides what a run does: 66 crashes, 77 finds a mistake of the user's, 88 kills its process, 99 takes for ever;
+all others write a file for each log that is asked for, and a record that depends on nothing but the run.
+
+As a script it is lamm-cl with training played: python tests/played.py run demo ...
+"""
+
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+from types import ModuleType, SimpleNamespace
+
+from fake_records import record
+
+from lamm_cl.cli import doors, main
+from lamm_cl.config.identity import content_hash
+from lamm_cl.errors import UserError
+from lamm_cl.results.file import write_record
+from lamm_cl.sweeping.plan import Progress
+
+CRASH, MISTAKE, DEATH, FOREVER = 66, 77, 88, 99
+
+
+def train(run, settings, progress):
+    progress(Progress(experience=1, experiences=2, epoch=1, epochs=4, stage="train"))
+    if run.seed == CRASH:
+        raise RuntimeError(f"seed {CRASH} crashes")
+    if run.seed == MISTAKE:
+        raise UserError("context: depth: 9, but the towers have 4 blocks")
+    if run.seed == DEATH:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if run.seed == FOREVER:
+        time.sleep(600)
+    for name in settings.logs:
+        (run.folder / "logs").mkdir(exist_ok=True)
+        (run.folder / "logs" / name).touch(exist_ok=False)
+    correct = [[50, 50], [80 - run.seed, 50], [70, 90]]
+    made = record(correct, dataset=run.dataset, method=run.method, shots=run.shots, seed=run.seed)
+    facts = replace(made.run, scenario=run.scenario.name, version=run.scenario.version)
+    scenario = run.scenario.model_dump(mode="json") | {"hash": content_hash(run.scenario)}
+    card = run.card.model_dump(mode="json") | {"hash": content_hash(run.card)}
+    write_record(replace(made, run=facts, scenario=scenario, card=card), run.folder)
+
+
+def estimated() -> dict[str, ModuleType]:
+    """The rooms that a dry run asks, played: a sweep of no cost, measured in no time."""
+    cost = SimpleNamespace(encoded=7, prompted=0, prompts=0, seconds=lambda speed: (0, 0, 0))
+    names = {
+        "lamm_cl.sweeping.estimate": {"Sizes": lambda *counts: counts, "work": lambda *_: cost},
+        "lamm_cl.bench.speed": {"speed": lambda *_: SimpleNamespace(images=1.0, prompts=1.0, D=1)},
+        "lamm_cl.learner.build": {"find": None},
+        "lamm_cl.towers.devices": {"device": lambda wanted: "cpu"},
+    }
+    rooms = {name: ModuleType(name) for name in names}
+    for name, room in rooms.items():
+        vars(room).update(names[name])
+    return rooms
+
+
+if __name__ == "__main__":
+    import played  # the module that workers import, not __main__
+
+    sys.modules.update(estimated())
+    doors.train = played.train
+    sys.exit(main.main())
