@@ -21,7 +21,7 @@ from generated import tiny_clip
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lamm_cl.cli import doors, main
+from lamm_cl.cli import doors, dry_run, main
 from lamm_cl.config.cards import card_names, load_card, resolve
 from lamm_cl.data import catalogue
 from lamm_cl.errors import UserError
@@ -115,7 +115,7 @@ def place(tmp_path_factory):
         patch.setattr(doors, "train", prepare)
         patch.setattr(doors, "publish", lambda run: None)  # there is no record
         patch.setattr(main.run, "_derive", lambda *_: 0)
-        patch.setattr(main.dry_run, "_print_estimate", lambda *_: None)
+        patch.setattr(dry_run, "_print_estimate", lambda *_: None)
         patch.setattr(catalogue, "load", lambda *_: digits)
         yield folder
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from layouts import EXPECTED, IMAGENET, ORIGINALS, SPLIT_FILES, picture, text, write
 
-from lamm_cl.data import check
 from lamm_cl.data.catalogue import load
+from lamm_cl.data.check import check
 from lamm_cl.data.images import open_image
 from lamm_cl.errors import UserError
 

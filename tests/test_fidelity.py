@@ -192,7 +192,7 @@ def evaluated(learner: Learner, moment: str) -> dict:
     how = case["eval_images"]
     with torch.no_grad():
         model.eval()
-        out = model.run(images(how["seed"], how["batch"], arch["image"]), model.classes)
+        out = model.output(images(how["seed"], how["batch"], arch["image"]), model.classes)
         found = {
             f"eval{moment}/image_features": out.image,
             f"eval{moment}/text_features": out.text,

@@ -15,6 +15,7 @@ NAMES = [str(path.relative_to(PACKAGE)) for path in FILES]
 # From the ground up: a file may import from its own wing and from those of the lines above it.
 WINGS = {
     "errors": "the one kind of mistake that people make",
+    "extras": "packages that only some commands need",
     "files": "files that are whole or absent",
     "vision": "what must happen before torchvision is imported",
     "yaml_facts": "YAML without surprises",
@@ -41,7 +42,7 @@ NEVER = {  # wing -> what it may not even import on the way
     "towers": {"data", "mini"},
     "training": {"reports", "methods"},
 }
-WITHOUT_TORCH = ("errors", "files", "yaml_facts", "config", "data", "results", "reports", "sweeping", "cli")
+WITHOUT_TORCH = ("errors", "extras", "files", "yaml_facts", "config", "data", "results", "reports", "sweeping", "cli")
 
 
 def imports(path: Path) -> set[str]:

@@ -16,7 +16,7 @@ from lamm_cl.sweeping import locks
 CONTENDER = """
 import os, signal, sys
 from pathlib import Path
-from lamm_cl import locks
+from lamm_cl.sweeping import locks
 folder, mine, dies = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 for turn in range(20):
     with locks.waited(folder):

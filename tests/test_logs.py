@@ -163,7 +163,7 @@ def test_without_logs_the_loop_has_no_plugin_of_theirs(tmp_path, monkeypatch):
 def test_tensorboard_and_wandb_are_imported_by_the_logs_alone_and_there_only_on_demand():
     assert test_house.importers("wandb") == test_house.importers("torch.utils.tensorboard") == {"training/logs.py"}
     heavy = {"torch", "avalanche", "tensorboard", "wandb"}
-    code = "from lamm_cl.sweeping.execute import check_logs; check_logs(('wandb', 'tensorboard'))"
+    code = "from lamm_cl.extras import check_logs; check_logs(('wandb', 'tensorboard'))"
     assert not test_house.modules_after(code) & heavy
 
 
@@ -182,7 +182,7 @@ def test_a_folder_called_wandb_is_not_the_package(tmp_path):
     (tmp_path / "wandb").mkdir()
     code = f"import sys; sys.path = [{str(tmp_path)!r}, {str(test_house.PACKAGE.parent)!r}, *sys.path[1:]]\n"
     code += "sys.path = [p for p in sys.path if 'site-packages' not in p]\n"
-    code += "from lamm_cl.sweeping.execute import check_logs; check_logs(['wandb'])"
+    code += "from lamm_cl.extras import check_logs; check_logs(['wandb'])"
 
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 

@@ -9,7 +9,7 @@ import torch
 import yaml
 from generated import tiny_clip
 
-import lamm_cl.methods
+from lamm_cl import methods
 from lamm_cl.config.cards import load_scenario
 from lamm_cl.config.schema import Card
 from lamm_cl.learner.build import build
@@ -22,7 +22,7 @@ YAML = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
 def test_the_worked_example_of_a_method_runs(tmp_path, monkeypatch):
     (code,) = PYTHON
     (tmp_path / "kgcoop.py").write_text(code)
-    monkeypatch.setattr(lamm_cl.methods, "__path__", [*lamm_cl.methods.__path__, str(tmp_path)])
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
     (card,) = (yaml.safe_load(text) for text in YAML if text.startswith("name: KgCoOp"))
     names = ["red", "green", "blue"]
     model = build(Card(key="kgcoop", **card), tiny_clip(), names, [range(0, 2), range(2, 3)])

@@ -65,7 +65,8 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from lamm_cl.cli import doors
-    from lamm_cl.sweeping.execute import Settings, check_logs
+    from lamm_cl.extras import check_logs
+    from lamm_cl.sweeping.execute import Settings
     from lamm_cl.sweeping.plan import unfinished
     from lamm_cl.sweeping.publish import tidy
 

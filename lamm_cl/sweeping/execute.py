@@ -1,6 +1,5 @@
 """Runs, executed by one process or several. What trains and what publishes is handed in; nothing here imports torch."""
 
-import importlib.util
 import os
 import signal
 import sys
@@ -35,14 +34,6 @@ class Settings:
     save_every: float = 30  # seconds between saved states of a run; what a kill can cost, and an epoch
     checkpoint: bool = False  # activation checkpointing: less memory, more time, the same values
     logs: tuple[str, ...] = ()  # training curves to write beside a run: csv, tensorboard, wandb
-
-
-def check_logs(names: Sequence[str]) -> None:
-    """Raises UserError for a log whose package is missing."""
-    for name in names:
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None:  # a mere folder called wandb, as wandb makes them, is no package
-            raise UserError(f"--log {name}: needs the package {name}; pip install {name}")
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lamm_cl.extras import check_logs
 from lamm_cl.files import write_atomic
-from lamm_cl.sweeping.execute import check_logs
 from lamm_cl.sweeping.plan import Run
 from lamm_cl.training.loop import Loop
 from lamm_cl.training.recorder import Recorder
