@@ -12,6 +12,7 @@ from lamm_cl.bench.yardstick import Plain, as_released
 from lamm_cl.cli import main
 from lamm_cl.config.cards import card_names, load_card, resolve
 from lamm_cl.learner.build import build
+from lamm_cl.learner.shown import Images
 
 LONGEST = "the context limit"
 NAMES = {
@@ -46,7 +47,7 @@ def learning(key: str, names: list[str], precision: str, released: bool):
 def computed(key: str, names: list[str], precision: str, released: bool) -> dict[str, torch.Tensor]:
     """Loss and gradients of a training step, and logits of all classes."""
     model = learning(key, names, precision, released)
-    x = images(1, 4, TINY["image"])
+    x = Images(pixels=images(1, 4, TINY["image"]))
     loss = sum(model.loss(x, torch.tensor(([*model.in_play] * 4)[:4]))[1].values())
     if loss.requires_grad:
         loss.backward()

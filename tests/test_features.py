@@ -6,11 +6,13 @@ import time
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 import toy
 from generated import TINY, frozen_clip, images, tiny_clip
 from test_towers import CONTEXTS, model_of, plain
 
 from lamm_cl.learner import model as learner
+from lamm_cl.learner.shown import Images
 from lamm_cl.training import bank
 from lamm_cl.training.features import Features, Pixels
 
@@ -82,7 +84,7 @@ def test_checkpointed_activations_give_the_same_bits(tmp_path):
     learned = {}
     for frozen.checkpoint in (False, True):
         one = model_of({"use": "maple.MaPLe", "n": 2, "init": "a photo of a", "depth": 3}, clip=frozen)
-        _, terms = one.loss(images(1, 3, 16), torch.tensor([0, 3, 2]))
+        _, terms = one.loss(Images(pixels=images(1, 3, 16)), torch.tensor([0, 3, 2]))
         terms["cross_entropy"].backward()
         learned[frozen.checkpoint] = [p.grad for p in one.parameters() if p.requires_grad]
     assert all(torch.equal(a, b) for a, b in zip(*learned.values(), strict=True))
@@ -90,7 +92,7 @@ def test_checkpointed_activations_give_the_same_bits(tmp_path):
 
 def test_cocoop_is_evaluated_in_chunks_that_bound_memory(monkeypatch):
     one = model_of(CONTEXTS["one per image"])
-    x = torch.nn.functional.normalize(torch.randn(7, 16, generator=torch.Generator().manual_seed(1)), dim=-1)
+    x = Images(frozen=F.normalize(torch.randn(7, 16, generator=torch.Generator().manual_seed(1)), dim=-1))
     with torch.no_grad():
         whole = one.eval()(x)
         asked = []

@@ -17,6 +17,7 @@ from lamm_cl.config.schema import Card, Training, Warmup
 from lamm_cl.data.fewshot import few_shot, few_shot_pair
 from lamm_cl.learner.build import build
 from lamm_cl.learner.model import Learner
+from lamm_cl.learner.shown import Images
 from lamm_cl.training.optimizing import learning_rate, optimizer
 from lamm_cl.training.stream import class_counts, members
 
@@ -111,7 +112,7 @@ def our_comma_name(theirs: str) -> str | None:
 
 
 @dataclass
-class Learner:
+class Trained:
     """The model of a case, with the authors' parameter names."""
 
     case: dict
@@ -155,18 +156,16 @@ class Learner:
             assert sum(p.numel() for p in targets) == value.numel()
 
 
-def learner_of(case: dict, cases: dict) -> Learner:
+def learner_of(case: dict, cases: dict) -> Trained:
     names = [name.replace("_", " ") for name in case["classnames"]]
     hyper = case["hyper"]
     template = hyper.get("frozen_template") or (hyper.get("templates") or ["a photo of a {}."])[0]
     model = build(card_of(case), clip_of(case["arch"], cases), names, [range(len(names))], template=template,
                   dataset=case.get("dataset_name", ""), shots=hyper.get("shots", 1))  # fmt: skip
-    learner = Learner(case, cases["salt"], model)
+    learner = Trained(case, cases["salt"], model)
     with torch.no_grad():
         model.train()
-        model.labels.grow(range(len(names)))
-        model.context.grow(range(len(names)))
-        model.learned = 1
+        model.begin(0)
         learner.initialise()
         model.refresh()
     return learner
@@ -185,14 +184,14 @@ def clip_of(arch: str, cases: dict):
 # --- every array of a case ------------------------------------------------------------------------------------------------
 
 
-def evaluated(learner: Learner, moment: str) -> dict:
+def evaluated(learner: Trained, moment: str) -> dict:
     """eval/..., fixed_text_features/..., image_prompts/... at one moment ("" for zero-shot, else "/init" or "/final")."""
     model, case = learner.model, learner.case
     arch = ARCHITECTURE[case["arch"]]
     how = case["eval_images"]
     with torch.no_grad():
         model.eval()
-        out = model.output(images(how["seed"], how["batch"], arch["image"]), model.classes)
+        out = model.output(Images(pixels=images(how["seed"], how["batch"], arch["image"])), model.classes)
         found = {
             f"eval{moment}/image_features": out.image,
             f"eval{moment}/text_features": out.text,
@@ -201,7 +200,7 @@ def evaluated(learner: Learner, moment: str) -> dict:
         if model.reference:
             found[f"fixed_text_features{moment}"] = model.reference.features(out.prompts, model.classes)
         if case["method"] == "COMMA":
-            found[f"image_prompts{moment}"] = torch.stack(model.context.image().deep)
+            found[f"image_prompts{moment}"] = torch.stack(model.context.image(None).deep)
         model.train()
     return found
 
@@ -209,12 +208,15 @@ def evaluated(learner: Learner, moment: str) -> dict:
 ARCHITECTURE: dict = {}
 
 
-def trained(learner: Learner) -> dict:
+def trained(learner: Trained) -> dict:
     """train/..., grad.../..., param.../...: the steps of the case, by the optimizer and the rates of a run."""
     case, model, hyper = learner.case, learner.model, learner.case["hyper"]
     training = training_of(hyper)
     size = ARCHITECTURE[case["arch"]]["image"]
-    batches = [(images(b["seed"], len(b["labels"]), size), torch.tensor(b["labels"])) for b in case["train_batches"]]
+    batches = [
+        (Images(pixels=images(each["seed"], len(each["labels"]), size)), torch.tensor(each["labels"]))
+        for each in case["train_batches"]
+    ]
     per_epoch = hyper["lr_schedule"]["batches_per_epoch"] if hyper["lr_schedule"] != "constant" else hyper["steps"]
     sgd = optimizer(training, model)
     names = [name for name in case["trainable"] if name != "prompt_learner.compound_prompts_image"]

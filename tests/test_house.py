@@ -17,6 +17,7 @@ WINGS = {
     "errors": "the one kind of mistake that people make",
     "extras": "packages that only some commands need",
     "files": "files that are whole or absent",
+    "seeds": "one for each purpose",
     "vision": "what must happen before torchvision is imported",
     "yaml_facts": "YAML without surprises",
     "config": "what a scenario and a card may say",
@@ -42,7 +43,7 @@ NEVER = {  # wing -> what it may not even import on the way
     "towers": {"data", "mini"},
     "training": {"reports", "methods"},
 }
-WITHOUT_TORCH = ("errors", "extras", "files", "yaml_facts", "config", "data", "results", "reports", "sweeping", "cli")
+WITHOUT_TORCH = ("errors", "extras", "files", "seeds", "yaml_facts", "config", "data", "results", "reports", "sweeping", "cli")
 
 
 def imports(path: Path) -> set[str]:

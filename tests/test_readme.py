@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 from generated import tiny_clip
 
@@ -13,6 +14,7 @@ from lamm_cl import methods
 from lamm_cl.config.cards import load_scenario
 from lamm_cl.config.schema import Card
 from lamm_cl.learner.build import build
+from lamm_cl.learner.shown import Images
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -29,7 +31,7 @@ def test_the_worked_example_of_a_method_runs(tmp_path, monkeypatch):
     model.train()
     for i in range(2):
         model.begin(i)
-        x = torch.nn.functional.normalize(torch.randn(2, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
+        x = Images(frozen=F.normalize(torch.randn(2, 16, generator=torch.Generator().manual_seed(0)), dim=-1))
         _, terms = model.loss(x, torch.tensor([2 * i, 2 * i]))
         sum(terms.values()).backward()
         assert terms["knowledge"] > 0 and model.context.v.grad.abs().sum() > 0

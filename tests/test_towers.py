@@ -7,6 +7,7 @@ from generated import TINY, images, open_clip_model, tiny_clip
 from lamm_cl.config.schema import Card
 from lamm_cl.errors import UserError
 from lamm_cl.learner.build import build
+from lamm_cl.learner.shown import Images
 from lamm_cl.towers.clip import Prompts
 
 NAMES = ["cat", "golden retriever", "forget-me-not", "Boeing 737-300", "a"]
@@ -47,7 +48,7 @@ def test_zero_shot_logits_are_open_clips():
     reference, x = open_clip_model(TINY).eval(), images(2, 4, 16)
     model = model_of({"use": "zeroshot.Template"}).eval()
     tokens = tiny_clip().tokenize([f"a photo of a {name}." for name in NAMES])
-    torch.testing.assert_close(model(x), reference.get_logits(x, tokens)[0], atol=2e-4, rtol=0)
+    torch.testing.assert_close(model(Images(pixels=x)), reference.get_logits(x, tokens)[0], atol=2e-4, rtol=0)
 
 
 def plain(model, x=None):
@@ -85,8 +86,7 @@ LABELS = {
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_the_shared_prefix_gives_the_features_and_gradients_of_the_plain_tower(context, labels):
     model = model_of(CONTEXTS[context], LABELS[labels])
-    model.labels.grow(model.classes)
-    model.context.grow(model.classes)
+    model.begin(0)
     for p in model.parameters():
         p.data += 0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(5))
     x = torch.nn.functional.normalize(torch.randn(3, 16, generator=torch.Generator().manual_seed(6)), dim=-1)
@@ -167,7 +167,7 @@ def test_commas_score_can_count_the_text_alone_or_all_77_positions():
         loss = {"use": "comma.Score", "weight": 1.0, "positions": positions}
         one = model_of(context, loss=loss, template="a photo of a {}, a pet.")
         one.train()
-        out = one.output(x, one.classes)
+        out = one.output(Images(pixels=x), one.classes)
         found[positions] = one.extra_loss(one, out, targets)["score"]
         distance = 1 - torch.nn.functional.cosine_similarity(out.tokens, one.extra_loss.kept[one.classes], dim=-1)
     frozen_eot = tiny_clip().tokenize([f"a photo of a {name}, a pet." for name in NAMES]).argmax(dim=-1).tolist()

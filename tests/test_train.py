@@ -9,6 +9,7 @@ from generated import tiny_clip
 
 from lamm_cl.errors import UserError
 from lamm_cl.learner.model import Learner
+from lamm_cl.learner.shown import Images
 from lamm_cl.results.record import Count
 from lamm_cl.training import keeper
 from lamm_cl.training.loop import Loop
@@ -87,9 +88,12 @@ def test_lamms_text_features_of_set_1_are_the_same_bits_after_set_2(tmp_path):
     strategy, streams, _ = strategy_of("lamm", tmp_path)
     first, second = streams.train_stream
     strategy.train(first)
-    features = strategy.model.eval().texts.features(None, range(4)).clone()
+    x = Images(frozen=torch.randn(1, 16))
+    with torch.no_grad():
+        features = strategy.model.eval().output(x, range(4)).text.clone()
     strategy.train(second)
-    assert torch.equal(strategy.model.eval().texts.features(None, range(4)), features)
+    with torch.no_grad():
+        assert torch.equal(strategy.model.eval().output(x, range(4)).text, features)
 
 
 def test_testing_the_future_does_not_reveal_its_classes(tmp_path):
@@ -186,7 +190,7 @@ def test_all_seen_classes_compete_in_the_loss_if_the_scenario_says_so(tmp_path):
             strategy.train(experience)
         strategy.model.train()
         strategy.model.refresh()
-        out, terms = strategy.model.loss(torch.randn(5, 16), torch.tensor([4, 5, 6, 4, 4]))
+        out, terms = strategy.model.loss(Images(frozen=torch.randn(5, 16)), torch.tensor([4, 5, 6, 4, 4]))
         assert out.logits.shape == (5, width) and set(terms) == {"cross_entropy", "parameter", "feature", "logit"}
         assert all(torch.isfinite(term) for term in terms.values())
 
@@ -196,13 +200,13 @@ def test_in_training_classes_out_of_play_are_masked_in_the_full_width_logits(tmp
     for experience in streams.train_stream:
         strategy.train(experience)
     strategy.model.train()
-    logits = strategy.model(torch.randn(2, 16))
+    logits = strategy.model(Images(frozen=torch.randn(2, 16)))
     assert logits.shape == (2, 7) and (logits[:, :4] < -1e30).all() and (logits[:, 4:] > -1e4).all()
 
 
 def test_features_from_the_bank_are_those_of_the_tower(tmp_path):
     strategy, streams, _ = strategy_of("coop", tmp_path)
-    source = strategy.sources["test"]
+    source = strategy.sources.test.features
     ids = torch.tensor([5, 0, 62, 5])
     torch.testing.assert_close(source.batch(ids, 3), tiny_clip().image(*source.pixels.batches([ids], 3)), atol=1e-6, rtol=0)
 
@@ -213,7 +217,7 @@ def test_encoding_inside_the_training_step_agrees_with_the_bank_to_rounding(tmp_
     """A feature depends on the batch it is encoded in by 1.5e-7 (embedded CLIP, one image instead of 64), or not at all."""
     changes = {"overrides": {method: {"training": toy.SMALL | {"augmentation": augmentation}}}}
     bank, banked = toy.run(tmp_path, method, folder="bank", **changes)
-    monkeypatch.setattr(Learner, "needs_pixels", True)
+    monkeypatch.setattr(Learner, "needs", frozenset({"pixels"}))
     inside, encoded = toy.run(tmp_path, method, folder="inside", **changes)
 
     assert bank.counts == inside.counts
@@ -223,12 +227,12 @@ def test_encoding_inside_the_training_step_agrees_with_the_bank_to_rounding(tmp_
 
 def test_a_damaged_entry_of_the_bank_is_found_and_rebuilt_with_the_same_bytes(tmp_path):
     strategy, _, _ = strategy_of("coop", tmp_path)
-    strategy.sources["test"].matrix(0)
+    strategy.sources.test.features.matrix(0)
     (path,) = (tmp_path / "cache" / "features").rglob("*.npy")
     whole = path.read_bytes()
     path.write_bytes(whole[:-4] + b"\0\1\2\3")
     strategy, _, _ = strategy_of("coop", tmp_path)
-    strategy.sources["test"].matrix(0)
+    strategy.sources.test.features.matrix(0)
     assert path.read_bytes() == whole
 
 

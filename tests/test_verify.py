@@ -51,8 +51,8 @@ def test_whole_results_have_no_problems(results):
 def test_neither_the_order_of_methods_nor_the_cache_decides_anything(finished, tmp_path):
     runs = plan(toy.scenario(methods=METHODS), tmp_path / "reversed")[::-1]
 
-    tell = lambda event: None  # noqa: E731
-    assert execute(runs, settings(tmp_path), tell, train=toy.train, publish=doors.publish) == []  # an empty cache, and then a warm one
+    done = dict(train=toy.train, publish=doors.publish)
+    assert execute(runs, settings(tmp_path), lambda event: None, **done) == []  # an empty cache, and then a warm one
     for name, path in verify.runs(finished / "toy").items():
         assert read_record(tmp_path / "reversed/toy/runs" / name / "record.json").facts() == read_record(path).facts()
 

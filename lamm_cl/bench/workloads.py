@@ -26,6 +26,7 @@ from lamm_cl.data import catalogue
 from lamm_cl.data.dataset import Dataset, Split
 from lamm_cl.learner.build import build
 from lamm_cl.learner.model import Learner
+from lamm_cl.learner.shown import Images
 from lamm_cl.results.record import Count
 from lamm_cl.sweeping.plan import Run, plan
 from lamm_cl.towers.backbones import load, with_random_weights
@@ -36,7 +37,7 @@ from lamm_cl.training.features import BATCH, Features, Pixels
 from lamm_cl.training.loop import Loop
 from lamm_cl.training.optimizing import optimizer
 from lamm_cl.training.recorder import Recorder
-from lamm_cl.training.run import learn, prepare, sources
+from lamm_cl.training.run import learn, prepare, sources_of
 from lamm_cl.training.state import State
 
 WORDS = "cat dog fox owl bee ant elk cod hen jay".split()
@@ -55,7 +56,7 @@ def names_of(classes: int) -> list[str]:
     return names[:: max(1, len(names) // classes)][:classes]
 
 
-def step(model: Learner, x: Tensor, targets: Tensor) -> None:
+def step(model: Learner, x: Images, targets: Tensor) -> None:
     """One training step's forward and backward pass."""
     _, terms = model.loss(x, targets)
     sum(terms.values()).backward()
@@ -90,14 +91,15 @@ def learner(method: str, frozen: FrozenCLIP, classes: int, experiences: list[ran
     return model
 
 
-def inputs(model: Learner, batch: int, classes: range) -> tuple[Tensor, Tensor, Tensor]:
-    """Images, the features of as many, and targets."""
+def inputs(model: Learner, batch: int, classes: range) -> tuple[Images, Images, Tensor]:
+    """Pixels, what a step of the method brings (features, or the pixels), and targets."""
     draw = torch.Generator().manual_seed(1)
     size = model.clip.image_size
     images = torch.randn(batch, 3, size, size, generator=draw)
     features = F.normalize(torch.randn(batch, model.clip.D, generator=draw), dim=-1)
     targets = torch.randint(classes.start, classes.stop, (batch,), generator=draw)
-    return tuple(x.to(model.clip.device) for x in (images, features, targets))
+    pixels, frozen = Images(pixels=images).to(model.clip.device), Images(frozen=features).to(model.clip.device)
+    return pixels, pixels if model.needs_pixels else frozen, targets.to(model.clip.device)
 
 
 def text_tower(frozen: FrozenCLIP, classes: int, repeats: int) -> Iterator[Measure]:
@@ -135,11 +137,10 @@ def steps(frozen: FrozenCLIP, classes: int, repeats: int) -> Iterator[Measure]:
     for method, target in (("lamm", 30), ("coop", 25), ("maple", 2.2), ("cocoop", 8)):
         batch = batch_of(method)
         model, released = learner(method, frozen, classes), learner(method, frozen, classes, released=True)
-        images, features, targets = inputs(model, batch, range(classes))
-        x = images if model.needs_pixels else features
+        images, x, targets = inputs(model, batch, range(classes))
         functions = [partial(step, model, x, targets), partial(step, released, images, targets)]
         if method == "maple":
-            functions += [partial(bare_image, frozen, images), partial(text_step, model)]
+            functions += [partial(bare_image, frozen, images.pixels), partial(text_step, model)]
         fast, slow, *parts = interleaved(functions, repeats)
         note = f"as released {slow:.2f} s; batch {batch}, {classes} classes"
         share = 0.0
@@ -178,8 +179,8 @@ def steps_at(method: str, architecture: str, device: str, counts: Sequence[int],
     frozen = random_clip(architecture, device)
     for i, classes in enumerate((2, *counts)):
         model = learner(method, frozen, classes, released=released)
-        images, features, targets = inputs(model, batch_of(method), range(classes))
-        one = partial(step, model, images if model.needs_pixels else features, targets)
+        _, x, targets = inputs(model, batch_of(method), range(classes))
+        one = partial(step, model, x, targets)
         peak = peak_of(one, device)
         if i:  # the first warms up: what a process does once is not counted
             yield timed(one)[0], peak
@@ -236,7 +237,7 @@ def experience_growth(frozen: FrozenCLIP, repeats: int, each: int = 10) -> Itera
     )
 
 
-def ten_steps(model: Learner, features: Tensor, targets: Tensor) -> None:
+def ten_steps(model: Learner, features: Images, targets: Tensor) -> None:
     sgd = optimizer(load_card("lamm").training, model)
     for _ in range(10):
         sgd.zero_grad()
@@ -277,7 +278,7 @@ def whole_run(run: Run, dataset: Dataset, frozen: FrozenCLIP, cache: Path, relea
     prepared = prepare(run, frozen, dataset, cache)
     model = as_released(prepared.model) if released else prepared.model
     recorder = Recorder(run.scenario.label_spaces)
-    images = sources(model, dataset, prepared.parts, prepared.training, run.seed, cache)
+    images = sources_of(run, model, dataset, prepared.parts, cache)
     strategy = Loop(model=model, training=prepared.training, sources=images, seed=run.seed, device=frozen.device,
                     plugins=[recorder])  # fmt: skip
     learn(strategy, stream.benchmark(prepared.parts), recorder, State(), None, Stopwatch(), lambda *_: None)

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lamm_cl.learner.model import Learner, Output
+from lamm_cl.learner.model import Learner
+from lamm_cl.learner.shown import Images
 from lamm_cl.learner.text import Frame, TextFeatures, mean_direction
 from lamm_cl.towers import transformer
 from lamm_cl.towers.clip import FrozenCLIP, Prompts, in_precision
@@ -20,17 +21,18 @@ def as_released(model: Learner) -> "AsReleased":
     To be made before the model learns or is tested: what `model` keeps is not taken over.
     """
     texts, reference = (made and Plain(list(made.frames), made.labels, made.experiences)
-                             for made in (model.texts, model.reference))  # fmt: skip
-    return AsReleased(model.clip, texts, reference, model.context, model.extra_loss, model.train_label_space)
+                        for made in (model.texts, model.reference))  # fmt: skip
+    return AsReleased(model.clip, model.experiences, context=model.context, labels=model.labels, head=model.head, texts=texts,
+                      reference=reference, extra_loss=model.extra_loss, train_label_space=model.train_label_space)  # fmt: skip
 
 
 class AsReleased(Learner):
-    """Input: images (B, 3, H, W) only."""
+    """Input: pixels only."""
 
-    needs_pixels = True
+    needs = frozenset({"pixels"})
 
-    def output(self, images: Tensor, classes: range) -> Output:
-        return super().output(plain_image(self.clip, images, self.context.image()), classes)
+    def image_features(self, x: Images, prompts: Prompts) -> tuple[Tensor, None, None]:
+        return plain_image(self.clip, x.pixels, prompts), None, None
 
 
 class Plain(TextFeatures):

@@ -180,15 +180,19 @@ class Card(Facts):
     `published` holds numbers of papers, never ours; the key names their table.
     """
 
-    identity: ClassVar = ("context", "labels", "loss", "training")
+    identity: ClassVar = ("context", "labels", "loss", "training", "head", "tower", "memory", "label_space")
 
     key: Name
     name: Annotated[str, StringConstraints(min_length=1, max_length=200)]
     paper: Annotated[str, StringConstraints(min_length=1)]
     repository: str | None = None
-    context: Piece
-    labels: Piece
+    context: Piece | None = None  # the words "a photo of a"
+    labels: Piece | None = None  # the names' own tokens
     loss: Piece | None = None
+    head: Piece | None = None  # the cosine with the text, at CLIP's scale
+    tower: Piece | None = None
+    memory: Piece | None = None
+    label_space: Literal["experience", "seen"] | None = None  # which classes compete in the loss; null: the scenario's
     training: Training | None = None
     trainable: str
     provenance: dict[str, str]

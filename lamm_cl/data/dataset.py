@@ -60,6 +60,7 @@ class Dataset:
     fingerprint: str
     notes: tuple[str, ...] = ()
     train_fingerprint: str = ""
+    val: Split | None = None  # for choosing among settings; None: the publisher gives none
 
 
 class ImageFile(NamedTuple):

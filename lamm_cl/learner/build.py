@@ -7,42 +7,49 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from lamm_cl.config.schema import Card, Piece
+from lamm_cl.config import schema
 from lamm_cl.errors import UserError, did_you_mean
 from lamm_cl.learner.model import Learner
-from lamm_cl.learner.pieces import Labels
+from lamm_cl.learner.pieces import Head, Labels, Piece, Words
 from lamm_cl.learner.text import Frame, TextFeatures
 from lamm_cl.towers.clip import FrozenCLIP
 
+FIELDS = ("context", "labels", "loss", "head", "tower", "memory")  # in the order in which their first values are drawn
 
-def build(card: Card, clip: FrozenCLIP, names: list[str], experiences: list[range], *, template: str = "a photo of a {}.",
-          dataset: str = "", shots: float = 1, train_label_space: str = "experience", seed: int = 0) -> Learner:  # fmt: skip
+
+def build(card: schema.Card, clip: FrozenCLIP, names: list[str], experiences: list[range], *,
+          template: str = "a photo of a {}.", dataset: str = "", shots: float = 1, train_label_space: str = "experience",
+          seed: int = 0) -> Learner:  # fmt: skip
     """The model that a method card describes; its pieces are named "file.Class" in lamm_cl.methods.
 
     names: by order of arrival, underscores already spaces.  Initial values are drawn from `seed` alone.
     """
-    given = dict(clip=clip, names=names, template=template, dataset=dataset, shots=shots)
+    given = dict(clip=clip, names=names, template=template, dataset=dataset, shots=shots, experiences=experiences)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        context = piece(card, "context", given)
-        labels = piece(card, "labels", given)
-        extra_loss = piece(card, "loss", given)
-        frames = [Frame(clip, names, t, context, labels) for t in context.templates]
-        reference = None
-        if getattr(extra_loss, "reads_reference", False):
-            reference = TextFeatures([Frame(clip, names, t, context, Labels()) for t in context.templates], Labels(), experiences)
-    texts = TextFeatures(frames, labels, experiences)
-    return Learner(clip, texts, reference, context, extra_loss, train_label_space).to(clip.device)
+        made = {field: piece(card, field, given) for field in FIELDS}
+        context, labels = made["context"] or Words(), made["labels"] or Labels()
+        head, loss, tower = made["head"] or Head(), made["loss"], made["tower"]
+        texts = reference = None
+        if head.reads_text:
+            beside = tower if tower is not None and tower.moves_text else None
+            texts = TextFeatures([Frame(clip, names, t, context, labels, beside) for t in context.templates], labels, experiences)
+            if loss is not None and "reference" in loss.needs:
+                frames = [Frame(clip, names, t, context, Labels(), beside) for t in context.templates]
+                reference = TextFeatures(frames, Labels(), experiences)
+    return Learner(clip, experiences, context=context, labels=labels, head=head, tower=tower, extra_loss=loss,
+                   memory=made["memory"], texts=texts, reference=reference, seed=seed,
+                   train_label_space=card.label_space or train_label_space).to(clip.device)  # fmt: skip
 
 
-def piece(card: Card, field: str, given: dict) -> nn.Module | None:
+def piece(card: schema.Card, field: str, given: dict) -> Piece | None:
     """{use: coop.CoOp, n: 4} -> lamm_cl.methods.coop.CoOp(n=4, and those of `given` that it asks for by name)."""
-    entry: Piece | None = getattr(card, field)
+    entry: schema.Piece | None = getattr(card, field)
     if entry is None:
         return None
     where = f"{card.key}: {field}"
     cls = find(entry.use, where)
-    parameters = inspect.signature(cls.__init__).parameters
+    parameters = inspect.signature(cls.__init__, eval_str=True).parameters
     mine = {name: p for name, p in parameters.items() if name != "self" and name not in given}
     for name, value in entry.options.items():
         if name not in mine:

@@ -1,46 +1,61 @@
-"""One learner.  A method is a row of three choices: context x labels x extra loss."""
-
-from dataclasses import dataclass
+"""One learner: a row of pieces on the frozen towers.  A page in methods/ fills pieces; nobody edits this file for a method."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lamm_cl.learner.pieces import ContextLearner
+from lamm_cl.learner.output import Output
+from lamm_cl.learner.pieces import ContextLearner, Head, Labels, Loss, Memory, Piece, Tower
+from lamm_cl.learner.shown import Experience, Frozen, Images
 from lamm_cl.learner.text import TextFeatures
+from lamm_cl.seeds import derive
 from lamm_cl.towers.clip import FrozenCLIP, Prompts
 
 PROMPTS = 4096  # that run through the text tower at a time in evaluation, where every image has its own
 
 
-@dataclass
-class Output:
-    """Everything a loss may look at.  classes: the c classes in play."""
-
-    logits: Tensor  # (B, c)
-    image: Tensor  # (B, D)
-    text: Tensor  # (c, D), or (B, c, D) if the context depends on the image
-    prompts: Prompts  # of the text tower
-    classes: range
-    tokens: Tensor | None = None  # (c, 77, d), the last tokens of the text tower, for losses that read them
-
-
 class Learner(nn.Module):
-    """Input: images (B, 3, H, W), or unit image features (B, D) where the image tower takes no prompts."""
+    """Input: Images.  experiences: the classes of each, which follow one another.
 
-    def __init__(self, clip: FrozenCLIP, texts: TextFeatures, reference: TextFeatures | None, context: ContextLearner,
-                 extra_loss: nn.Module | None, train_label_space: str):  # fmt: skip
+    texts, reference: text features of classes, learned and with the names' own tokens; None where nobody reads them.
+    """
+
+    def __init__(self, clip: FrozenCLIP, experiences: list[range], *, context: ContextLearner, labels: Labels, head: Head,
+                 tower: Tower | None = None, extra_loss: Loss | None = None, memory: Memory | None = None,
+                 texts: TextFeatures | None = None, reference: TextFeatures | None = None,
+                 train_label_space: str = "experience", seed: int = 0):  # fmt: skip
         super().__init__()
-        self.clip, self.context, self.labels = clip, context, texts.labels
-        self.texts, self.reference, self.extra_loss = texts, reference, extra_loss
+        self.clip, self.experiences, self.seed = clip, experiences, seed
+        self.context, self.labels = context, labels
+        self.texts, self.reference = texts, reference
+        self.extra_loss, self.head, self.tower, self.memory = extra_loss, head, tower, memory
         self.train_label_space = train_label_space
-        self.experiences = texts.experiences
         self.learned = 0  # experiences learned, or being learned
 
     @property
+    def pieces(self) -> list[Piece]:
+        """Those there are, in the order in which they see an experience."""
+        row = (self.labels, self.context, self.tower, self.extra_loss, self.memory, self.head)
+        return [piece for piece in row if piece is not None]
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Of what a step must bring, the union over pieces."""
+        return frozenset().union(*(piece.needs for piece in self.pieces)) | ({"pixels"} if self.context.prompts_images else set())
+
+    @property
     def needs_pixels(self) -> bool:
-        """Whether the image tower takes prompts, so that image features cannot be computed in advance."""
-        return self.context.prompts_images
+        """Whether the image tower runs in every step, because something in it is learned."""
+        return "pixels" in self.needs
+
+    @property
+    def draws(self) -> bool:
+        return any(piece.draws for piece in self.pieces)
+
+    @property
+    def scores_unseen(self) -> bool:
+        """Whether classes that are not learned yet have a score."""
+        return self.head.scores_unseen
 
     @property
     def classes(self) -> range:
@@ -48,83 +63,206 @@ class Learner(nn.Module):
         return range(self.experiences[-1].stop)
 
     @property
+    def begun(self) -> range:
+        """The classes learned, or being learned."""
+        return range(self.experiences[self.learned - 1].stop if self.learned else 0)
+
+    @property
     def in_play(self) -> range:
         """The classes that compete in the training loss."""
         current = self.experiences[self.learned - 1]
         return current if self.train_label_space == "experience" else range(current.stop)
 
+    def kept_bytes(self) -> int:
+        """What the method carries from one experience to the next."""
+        return sum(piece.kept_bytes() for piece in self.pieces)
+
+    # --- moments ------------------------------------------------------------------------------------------------------
+
+    def experience(self, i: int) -> Experience:
+        return Experience(i, self.experiences[i])
+
     def begin(self, i: int) -> None:
         """Take up the classes of experience i (from 0), to train on it; idempotent."""
         if i == self.learned:
-            self.labels.grow(self.experiences[i])
-            self.context.grow(self.experiences[i])
+            with self._seeded("begin", i):
+                for piece in self.pieces:
+                    piece.begin(self.experience(i))
+            self.to(self.clip.device)
             self.learned += 1
         self.refresh()
 
-    def refresh(self) -> None:
-        """Before training: forget text features that are about to change, and compute once those that are not."""
-        self.forget()
-        if self.context.frozen:
-            prompts = self.context.text(None, self.classes)
-            seen = self.experiences[: self.learned]
-            self.texts.keep(prompts, seen[:-1])
-            if self.reference:
-                self.reference.keep(prompts, seen)
+    @torch.no_grad()
+    def observe(self, i: int, frozen: Frozen) -> None:
+        with self._seeded("observe", i):
+            for piece in self.pieces:
+                piece.observe(self.experience(i), frozen)
+        self.to(self.clip.device)
 
-    def forget(self) -> None:
-        changing = self.experiences[self.learned - 1 : self.learned] if self.context.frozen else self.experiences
-        self.texts.forget(changing)
+    @torch.no_grad()
+    def after_epoch(self, epoch: int, epochs: int) -> None:
+        for piece in self.pieces:
+            piece.after_epoch(self, epoch, epochs)
+
+    @torch.no_grad()
+    def finish(self, i: int) -> None:
+        with self._seeded("finish", i):
+            for piece in self.pieces:
+                piece.finish(self, self.experience(i))
+        self.refresh()
+
+    def _seeded(self, moment: str, i: int) -> "_Seeded":
+        return _Seeded(derive(self.seed, moment, i))
+
+    # --- texts --------------------------------------------------------------------------------------------------------
+
+    def refresh(self) -> None:
+        """Before training: forget text features that are about to change, and compute once those that are not.
+
+        One rule for all pieces: where a piece moves the text of classes learned before, nothing stays; else, where the
+        current classes have vectors of their own that learn, all others stay; else everything does.
+        """
+        seen = self.experiences[: self.learned]
+        for texts, learning in ((self.texts, (self.context, self.labels)), (self.reference, (self.context,))):
+            if texts is None:
+                continue
+            texts.constant = self._constant(learning)
+            texts.forget([mine for mine in self.experiences if mine not in texts.constant])
+            if texts.constant and not self.context.reads_images:
+                texts.keep(self.context.text(None, self.classes), [mine for mine in seen if mine in texts.constant])
+
+    def _constant(self, learning: tuple[Piece, ...]) -> list[range]:
+        """The experiences whose text features stay while these pieces learn."""
+        if any(piece.moves_text for piece in self.pieces):
+            return []
+        own = any(p.requires_grad for piece in learning for p in piece.parameters())
+        current = self.experiences[self.learned - 1 : self.learned] if own else []
+        return [mine for mine in self.experiences if mine not in current]
 
     def train(self, mode: bool = True) -> "Learner":
-        """Evaluation computes the text features of all classes once; training makes them stale."""
+        """Training makes text features stale that learn; evaluation keeps them once they were computed."""
         super().train(mode)
-        if mode:
-            self.forget()
-        elif not self.context.reads_images:
-            self.texts.keep(self.context.text(None, self.classes), self.experiences)
+        if mode and self.texts is not None:
+            self.texts.forget([mine for mine in self.experiences if mine not in self.texts.constant])
         return self
 
-    def output(self, x: Tensor, classes: range) -> Output:
-        image = x if x.ndim == 2 else self.clip.image(x, self.context.image())  # (B, D)
-        prompts = self.context.text(image, classes)
-        tokens = None
-        if getattr(self.extra_loss, "reads_tokens", False) and self.training:
-            (frame,) = self.texts.frames
-            tokens = frame.last_tokens(prompts, self.labels(classes), classes)  # (c, 77, d)
-            text = frame.read(tokens, classes)
-        else:
-            text = self.texts.features(prompts, classes)
-        similarity = image @ text.mT if text.ndim == 2 else (text @ image.unsqueeze(-1)).squeeze(-1)
-        return Output(self.clip.scale * similarity, image, text, prompts, classes, tokens)
+    def text_features(self, prompts: Prompts, classes: range) -> Tensor:
+        """(c, D), or (B, c, D).  What is asked in evaluation without gradients is kept for the next batch."""
+        if not (self.training or torch.is_grad_enabled() or self.context.reads_images):
+            wanted = [mine for mine in self.experiences if mine.start < classes.stop and classes.start < mine.stop]
+            self.texts.keep(self.context.text(None, self.classes), wanted)
+        return self.texts.features(prompts, classes)
 
-    def loss(self, x: Tensor, targets: Tensor) -> tuple[Output, dict[str, Tensor]]:
+    # --- a step -------------------------------------------------------------------------------------------------------
+
+    def output(self, x: Images, classes: range) -> Output:
+        """Image features, text features and logits over `classes`."""
+        image_prompts = self.context.image(x)
+        image, raw, trunk = self.image_features(x, image_prompts)
+        prompts = self.context.text(image, classes) if self.head.reads_text else Prompts()
+        tokens = text = None
+        if self.texts is not None:
+            if self.extra_loss is not None and "tokens" in self.extra_loss.needs and self.training:
+                (frame,) = self.texts.frames
+                tokens = frame.last_tokens(prompts, self.labels(classes), classes)  # (c, 77, d)
+                text = frame.read(tokens, classes)
+            else:
+                text = self.text_features(prompts, classes)
+        out = Output(x, image, text, prompts, classes, self.clip.scale, tokens, image_prompts, raw, trunk)
+        out.logits = self.head(out)
+        return out
+
+    def image_features(self, x: Images, prompts: Prompts) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """(unit, raw, trunk): from the tower where something in it is learned, else those that the step brought."""
+        if x.pixels is None:
+            return x.frozen, x.raw, x.trunk
+        tower = {"tower": self.tower} if self.tower is not None else {}
+        if not self.needs & {"raw", "trunk"}:
+            return self.clip.image(x.pixels, prompts, **tower), None, None
+        found = self.clip.image_all(x.pixels, prompts, **tower)
+        return found.unit, found.raw, found.trunk
+
+    def loss(self, x: Images, targets: Tensor) -> tuple[Output, dict[str, Tensor]]:
         """-> output over the classes in play, weighted loss terms by name; targets (B,) are class ids by arrival."""
         out = self.output(x, self.in_play)
         targets = targets - out.classes.start
-        terms = {"cross_entropy": F.cross_entropy(out.logits, targets)}
+        terms = self.head.terms(out, targets)
         if self.extra_loss is not None:
             extra = self.extra_loss(self, out, targets)
             terms |= {name: self.extra_loss.weights[name] * term for name, term in extra.items()}
         return out, terms
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits (B, C) of all classes; in training those out of play are at -inf, as Avalanche's plugins expect."""
+    def backward(self, terms: dict[str, Tensor], total: Tensor) -> None:
+        """Gradients of a step, of `total` unless the loss combines those of the terms itself."""
+        combine = getattr(self.extra_loss, "backward", None)
+        if combine is not None:
+            combine(self, terms)
+        else:
+            total.backward()
+
+    def forward(self, x: Images) -> Tensor:
+        """Logits (B, C) of all classes.
+
+        In training those out of play are at -inf, as Avalanche's plugins expect; in evaluation those of classes that a head
+        cannot score yet are.
+        """
+        low = torch.finfo(torch.float32).min
         if not self.training:
-            chunk = max(1, PROMPTS // len(self.classes)) if self.context.reads_images else len(x)
-            return torch.cat([self.output(part, self.classes).logits for part in x.split(chunk)])
+            classes = self.classes if self.scores_unseen else self.begun
+            if not classes:
+                return torch.full((len(x), len(self.classes)), low, device=self.clip.device)
+            chunk = max(1, PROMPTS // len(classes)) if self.context.reads_images else len(x)
+            logits = torch.cat([self.output(part, classes).logits for part in x.split(chunk)])
+            return F.pad(logits, (0, len(self.classes) - len(classes)), value=low)
         out = self.output(x, self.in_play)
         rest = len(self.classes) - out.classes.stop
         return F.pad(out.logits, (out.classes.start, rest), value=torch.finfo(out.logits.dtype).min)
 
+    # --- what is learned ----------------------------------------------------------------------------------------------
+
+    def _learned(self) -> dict[str, Tensor]:
+        """Parameters and persistent buffers, each under its first name."""
+        found: dict[str, Tensor] = {}
+        known: set[int] = set()
+        for name, tensor in self.state_dict(keep_vars=True).items():
+            if id(tensor) not in known:
+                known.add(id(tensor))
+                found[name] = tensor
+        return found
+
     def learned_tensors(self) -> dict[str, Tensor]:
-        return {name: p.detach() for name, p in self.named_parameters()}
+        return {name: tensor.detach() for name, tensor in self._learned().items()}
 
     @torch.no_grad()
     def load_learned(self, tensors: dict[str, Tensor]) -> None:
-        """Put learned tensors in place of ours; the model must have grown to the same experience."""
-        ours = dict(self.named_parameters())
-        assert ours.keys() == tensors.keys()
+        """Put learned tensors in place of ours; the model must have begun the same experience.
+
+        A buffer may have another shape than ours: it is replaced.
+        """
+        ours = self._learned()
+        assert ours.keys() == tensors.keys(), ours.keys() ^ tensors.keys()
         for name, tensor in tensors.items():
-            ours[name].copy_(tensor)
-        self.texts.kept.clear()
+            if isinstance(ours[name], nn.Parameter) or ours[name].shape == tensor.shape:
+                ours[name].copy_(tensor)
+            else:
+                owner, _, last = name.rpartition(".")
+                setattr(self.get_submodule(owner), last, tensor.to(self.clip.device))
+        for texts in (self.texts, self.reference):
+            if texts is not None:
+                texts.kept.clear()
         self.refresh()
+
+
+class _Seeded:
+    """torch's global generator, seeded inside and as before outside."""
+
+    def __init__(self, seed: int):
+        self.seed, self.fork = seed, torch.random.fork_rng(devices=[])
+
+    def __enter__(self) -> None:
+        self.fork.__enter__()
+        torch.manual_seed(self.seed)
+
+    def __exit__(self, *error: object) -> None:
+        self.fork.__exit__(*error)
+

@@ -1,16 +1,73 @@
-"""What a method may choose: the base classes of its pieces, each of which does nothing until a page in methods/ fills it."""
+"""What a method may choose, and when it is asked: the base classes of its pieces.
+
+A method is a row of pieces: context x labels x tower x head x loss x memory.  Each base class does nothing until a page in
+methods/ fills it, and a page implements moments only: it edits neither the model nor the loop.
+
+    begin(e)                 an experience arrives: new parameters, old ones freeze; before the optimizer is made
+    observe(e, frozen)       its images through the frozen tower: sums, closed forms, caches
+    forward                  every step (what it gives is declared by the kind of piece), and Head.terms, Loss.backward
+    after_epoch(model, epoch, epochs)
+    finish(model, e)         it is learned: fuse, average, solve, choose exemplars; before the test
+
+Two rules keep state small and resume free.  What a later experience or the test needs is a parameter or a persistent buffer: it
+is among the learned tensors and in the state.  What `observe` sums up is a plain attribute and never saved: it is a pure function
+of the stream, and a run that goes on replays `begin` and `observe` of past experiences.  Neither may therefore read a value that
+was learned, unless into a persistent buffer.  Random draws in all moments come from torch's global generator, which the caller
+seeds by the run's seed and the moment.
+"""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lamm_cl.errors import UserError
+from lamm_cl.learner.output import Output
 from lamm_cl.learner.prompts import Atom, noise, start
+from lamm_cl.learner.shown import Experience, Frozen, Images
 from lamm_cl.towers.clip import FrozenCLIP, Prompts
 
 
-class ContextLearner(nn.Module):
-    """The context of one method.  The image tower runs first, so that the text side may look at its features.
+class Piece(nn.Module):
+    """What all pieces share.
+
+    needs: what a step must bring or make: frozen, raw, trunk, pixels (of Images); tokens, reference (of the text side).
+    draws: its forward draws random numbers: the loop then seeds torch around every step.
+    sums: names of plain attributes (tensors) that `observe` sums up and a later experience needs: they count as kept.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    draws: ClassVar[bool] = False
+    sums: ClassVar[tuple[str, ...]] = ()
+
+    @property
+    def moves_text(self) -> bool:
+        """Whether its parameters change the text of classes learned before: then nothing of the text may be kept."""
+        return False
+
+    def begin(self, e: Experience) -> None:
+        """An experience arrives: new parameters, old ones freeze."""
+
+    def observe(self, e: Experience, frozen: Frozen) -> None:
+        """See the experience's images through the frozen tower; gradients are off."""
+
+    def after_epoch(self, model: nn.Module, epoch: int, epochs: int) -> None:
+        """Epoch `epoch` (from 0) of `epochs` is done; gradients are off."""
+
+    def finish(self, model: nn.Module, e: Experience) -> None:
+        """The experience is learned; gradients are off."""
+
+    def kept_bytes(self) -> int:
+        """What is carried from one experience to the next: parameters, persistent buffers, and the sums of `observe`."""
+        tensors = {id(tensor): tensor for tensor in self.state_dict(keep_vars=True).values()}
+        tensors |= {id(tensor): tensor for name in self.sums if (tensor := getattr(self, name, None)) is not None}
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+class ContextLearner(Piece):
+    """What stands around the name.  The image tower runs first, so that the text side may look at its features.
 
     templates: the base texts around "{}", the name;  n: how many context vectors stand in place of their first n tokens.
     """
@@ -21,13 +78,11 @@ class ContextLearner(nn.Module):
     reads_images = False  # True: every image has its own context, so text features cannot be computed in advance
     shared = True  # False: every class has its own context
 
-    def grow(self, classes: range) -> None:
-        """Start learning the classes of a new experience (only for contexts that belong to classes)."""
-
-    def image(self) -> Prompts:
+    def image(self, x: Images) -> Prompts:
+        """Prompts of the image tower; x: what the step brings, for prompts that are chosen by the frozen feature."""
         return Prompts()
 
-    def text(self, x: Tensor, classes: range) -> Prompts:
+    def text(self, x: Tensor | None, classes: range) -> Prompts:
         """x: unit image features (B, D), for contexts that depend on the image."""
         return Prompts()
 
@@ -35,8 +90,17 @@ class ContextLearner(nn.Module):
         return phrase + name
 
     @property
-    def frozen(self) -> bool:
-        return not any(p.requires_grad for p in self.parameters())
+    def moves_text(self) -> bool:
+        """A context that is learned is shared by all classes; one of its own for each class says no."""
+        return any(p.requires_grad for p in self.parameters())
+
+
+class Words(ContextLearner):
+    """A fixed context: "a photo of a"."""
+
+    def __init__(self, *, init: str = "a photo of a"):
+        super().__init__()
+        self.templates = (f"{init} {{}}.",)
 
 
 class DeepContext(ContextLearner):
@@ -52,18 +116,15 @@ class DeepContext(ContextLearner):
         self.n, self.templates = n, (template,)
         self.P = nn.ParameterList([first, *(noise(n, clip.d) for _ in range(depth - 1))])
 
-    def text(self, x: Tensor, classes: range) -> Prompts:
+    def text(self, x: Tensor | None, classes: range) -> Prompts:
         first, *deep = self.P
         return Prompts(first.unsqueeze(0), deep)
 
 
-class Labels(nn.Module):
+class Labels(Piece):
     """What stands for the name of a class.  Here: its own tokens, as in every method but LAMM."""
 
     k: int = 0
-
-    def grow(self, classes: range) -> None:
-        """Start learning the classes of a new experience; those before are frozen."""
 
     def place(self, phrase: list[Atom], name: list[Atom]) -> tuple[list[Atom], list[Atom]]:
         """Where the label vectors stand: in the phrase or in the name of one prompt."""
@@ -72,3 +133,50 @@ class Labels(nn.Module):
     def forward(self, classes: range) -> Tensor | None:
         """-> label vectors (c, k, d)."""
         return None
+
+
+class Head(Piece):
+    """How features become logits, with its own loss terms.  Here: CLIP's own, the cosine with the text at its scale.
+
+    reads_text: False: the text tower never runs, and the card needs neither context nor labels.
+    scores_unseen: False: a class that is not learned yet has no score: undefined, not chance.
+    """
+
+    reads_text: ClassVar[bool] = True
+    scores_unseen: ClassVar[bool] = True
+
+    def forward(self, out: Output) -> Tensor:
+        """-> logits (B, c) of out.classes."""
+        return out.scale * out.similarity
+
+    def terms(self, out: Output, targets: Tensor) -> dict[str, Tensor]:
+        """The loss terms that are the head's own; targets (B,) count from the first class in play."""
+        return {"cross_entropy": F.cross_entropy(out.logits, targets)}
+
+
+class Loss(Piece):
+    """What else is minimised, and how gradients are combined.  weights: name of a term -> its weight."""
+
+    weights: dict[str, float]
+
+    def forward(self, model: nn.Module, out: Output, targets: Tensor) -> dict[str, Tensor]:
+        """The unweighted terms; targets (B,) count from the first class in play."""
+        raise NotImplementedError
+
+    # A loss that combines gradients itself also has
+    #     def backward(self, model: nn.Module, terms: dict[str, Tensor]) -> None
+    # which sees all weighted terms by name, and leaves gradients in the parameters.
+
+
+class Tower(Piece):
+    """What is added inside the frozen blocks of the towers: an Additions (towers/) that is learned."""
+
+    needs = frozenset({"pixels"})
+
+
+class Memory(Piece):
+    """Which old samples join an experience: ids, never pixels."""
+
+    def samples(self, e: Experience) -> Tensor:
+        """-> positions in the training split (m,) of samples of earlier experiences."""
+        return torch.empty(0, dtype=torch.int64)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lamm_cl.learner.pieces import ContextLearner, Labels
+from lamm_cl.learner.pieces import ContextLearner, Labels, Tower
 from lamm_cl.learner.prompts import Atom, in_template
 from lamm_cl.towers.clip import FrozenCLIP, Prompts
 from lamm_cl.towers.transformer import Prefix
@@ -17,8 +17,10 @@ class Frame(nn.Module):
     L reaches to the last end of text (EOT); behind it there is only padding.
     """
 
-    def __init__(self, clip: FrozenCLIP, names: list[str], template: str, context: ContextLearner, labels: Labels):
+    def __init__(self, clip: FrozenCLIP, names: list[str], template: str, context: ContextLearner, labels: Labels,
+                 tower: Tower | None = None):  # fmt: skip
         super().__init__()
+        self.additions = [tower] if tower else []  # in a list: what is added belongs to the learner, not to a frame
         self.clip, self.n, self.shared = clip, context.n, context.shared
         self.tokens = clip.tokenize([in_template(template, name) for name in names])  # (C, 77)
         before = len(clip.words(template.partition("{}")[0]))
@@ -74,22 +76,27 @@ class Frame(nn.Module):
         stop = 1 + max(self.eot[classes.start : classes.stop])
         suffix = self.assemble(prompts.first, labels, classes, self.P, stop)  # ([B,] c, S, d)
         eot = self.end[classes.start : classes.stop].expand(suffix.shape[:-2])
-        z = self.clip.text(self._prefix(prompts), suffix.flatten(0, -3), eot.flatten())
+        z = self.clip.text(self._prefix(prompts), suffix.flatten(0, -3), eot.flatten(), **self._tower)
         return z.view(*suffix.shape[:-2], -1)
 
     def _prefix(self, prompts: Prompts) -> Prefix:
         """The shared prefix of one prompt, or of one per image; of a fixed template it never changes."""
-        if prompts.first is None and self.constant_prefix is not None:
+        constant = prompts.first is None and not prompts.deep and not self.additions
+        if constant and self.constant_prefix is not None:
             return self.constant_prefix
         context = prompts.first if self.shared else None
-        prefix = self.clip.prefix(self.assemble(context, None, range(1), 0, self.P).flatten(0, -3), prompts.deep)
-        if prompts.first is None:
+        prefix = self.clip.prefix(self.assemble(context, None, range(1), 0, self.P).flatten(0, -3), prompts.deep, **self._tower)
+        if constant:
             self.constant_prefix = prefix
         return prefix
 
+    @property
+    def _tower(self) -> dict[str, Tower]:
+        return {"tower": self.additions[0]} if self.additions else {}
+
     def last_tokens(self, prompts: Prompts, labels: Tensor | None, classes: range) -> Tensor:
         """The last block's output at all positions, padding included (c, 77, d)."""
-        return self.clip.tokens(self.whole(prompts.first, labels, classes), prompts.deep)
+        return self.clip.tokens(self.whole(prompts.first, labels, classes), prompts.deep, **self._tower)
 
     def read(self, tokens: Tensor, classes: range) -> Tensor:
         """Unit text features (c, D) from the last block's output (c, L, d)."""
@@ -100,18 +107,22 @@ class Frame(nn.Module):
 class TextFeatures(nn.Module):
     """Text features of classes: frames x labels.  What cannot change is computed once per experience and kept.
 
-    experiences: the classes of each.  A kept entry is valid until `forget`.
+    experiences: the classes of each.  A kept entry is valid until `forget`; where gradients are on, only those of `constant`
+    experiences are used.
     """
 
     def __init__(self, frames: list[Frame], labels: Labels, experiences: list[range]):
         super().__init__()
         self.frames, self.labels, self.experiences = nn.ModuleList(frames), labels, experiences
         self.kept: dict[range, Tensor] = {}
+        self.constant: list[range] = []  # experiences whose features no step of the one being learned can change
 
     def features(self, prompts: Prompts, classes: range) -> Tensor:
         """Unit text features (c, D), or (B, c, D) if the context depends on the image."""
         wanted = [mine for mine in self.experiences if mine.start < classes.stop and classes.start < mine.stop]
-        parts = [self.kept[mine] if mine in self.kept else self.encode(prompts, mine) for mine in wanted]
+        assert wanted[0].start == classes.start and wanted[-1].stop == classes.stop  # whole experiences
+        known = self.constant if torch.is_grad_enabled() else self.experiences
+        parts = [self.kept[mine] if mine in self.kept and mine in known else self.encode(prompts, mine) for mine in wanted]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
 
     def encode(self, prompts: Prompts, classes: range) -> Tensor:

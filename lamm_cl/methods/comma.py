@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lamm_cl.learner.pieces import DeepContext
+from lamm_cl.learner.pieces import DeepContext, Loss
 from lamm_cl.learner.prompts import in_template
+from lamm_cl.learner.shown import Images
 from lamm_cl.towers.clip import FrozenCLIP, Prompts
 
 
@@ -41,7 +42,7 @@ class COMMA(DeepContext):
         self.project = nn.Linear(clip.d, clip.w)
         self.correlate = nn.ModuleList(Correlate(clip.d, clip.w) for _ in range(depth - 1))
 
-    def image(self) -> Prompts:
+    def image(self, x: Images) -> Prompts:
         first = self.project(self.P[0])
         return Prompts(first, self.deep(first))
 
@@ -63,7 +64,7 @@ class Released(COMMA):
         return super().deep(V)
 
 
-class Score(nn.Module):
+class Score(Loss):
     """The two texts are compared position by position, even where their lengths differ (release, trainers/comma.py 279-290).
 
     positions: "all" 77, start of text and padding too, as released; "text": those up to the end of both texts (the paper names
@@ -71,7 +72,7 @@ class Score(nn.Module):
     instead: the templates of data sets for which the release's list differs from CoOp's.
     """
 
-    reads_tokens = True
+    needs = frozenset({"tokens"})
 
     def __init__(self, clip: FrozenCLIP, *, names: list[str], template: str, dataset: str, weight: float,
                  positions: Literal["all", "text"] = "all", instead: dict[str, str] | None = None):  # fmt: skip

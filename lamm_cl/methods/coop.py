@@ -8,8 +8,10 @@ from typing import Literal
 
 from torch import Tensor
 
+from lamm_cl.learner import pieces
 from lamm_cl.learner.pieces import ContextLearner
 from lamm_cl.learner.prompts import Atom, PerClass, noise, start
+from lamm_cl.learner.shown import Experience
 from lamm_cl.towers.clip import FrozenCLIP, Prompts
 
 ORDERS = {
@@ -19,12 +21,8 @@ ORDERS = {
 }
 
 
-class Words(ContextLearner):
+class Words(pieces.Words):
     """A fixed context, "a photo of a": what LAMM trains its labels under."""
-
-    def __init__(self, *, init: str = "a photo of a"):
-        super().__init__()
-        self.templates = (f"{init} {{}}.",)
 
 
 class CoOp(ContextLearner):
@@ -36,7 +34,7 @@ class CoOp(ContextLearner):
         template, self.v = start(clip, n, init)
         self.templates = (template,)
 
-    def text(self, x: Tensor, classes: range) -> Prompts:
+    def text(self, x: Tensor | None, classes: range) -> Prompts:
         return Prompts(self.v.unsqueeze(0))
 
     def arrange(self, phrase: list[Atom], name: list[Atom]) -> list[Atom]:
@@ -55,8 +53,12 @@ class ClassContext(CoOp):
         del self.v
         self.v = PerClass(v.repeat(len(names), 1, 1) if init else noise(len(names), *v.shape).detach().to(v))
 
-    def grow(self, classes: range) -> None:
-        self.v.grow(classes)
+    @property
+    def moves_text(self) -> bool:
+        return False
 
-    def text(self, x: Tensor, classes: range) -> Prompts:
+    def begin(self, e: Experience) -> None:
+        self.v.grow(e.classes)
+
+    def text(self, x: Tensor | None, classes: range) -> Prompts:
         return Prompts(self.v(classes), classes=classes)

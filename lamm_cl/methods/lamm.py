@@ -16,10 +16,11 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from lamm_cl.learner.pieces import Labels
+from lamm_cl.learner.pieces import Labels, Loss
 from lamm_cl.learner.prompts import Atom, PerClass, words
+from lamm_cl.learner.shown import Experience
 from lamm_cl.towers.clip import FrozenCLIP
 
 KEPT = {
@@ -53,8 +54,8 @@ class Learned(Labels):
         start = torch.stack([F.pad(v[: self.k], (0, 0, 0, self.k - len(v[: self.k]))) for v in vectors])  # (C, k, d)
         self.z = PerClass(0.02 * torch.randn(start.shape).to(start) if init == "random" else start)
 
-    def grow(self, classes: range) -> None:
-        self.z.grow(classes)
+    def begin(self, e: Experience) -> None:
+        self.z.grow(e.classes)
 
     def place(self, phrase: list[Atom], name: list[Atom]) -> tuple[list[Atom], list[Atom]]:
         rest = [] if self.tokens == "mean" else name[self.k :]
@@ -81,14 +82,14 @@ class InPhrase(Learned):
         return [*phrase[: fixed[0]], Atom("label", 0), *phrase[fixed[0] + 1 :]], name
 
 
-class Alignment(nn.Module):
+class Alignment(Loss):
     """The weights of the three terms; a term of weight 0 is not computed.
 
     per: "shots" divides the parameter term by the shots (paper, and the release's base-to-new scripts); "one" does not (the
     release's few-shot scripts, which leave --shots at 1).
     """
 
-    reads_reference = True
+    needs = frozenset({"reference"})
 
     def __init__(self, *, shots: float, parameter: float, feature: float, logit: float, temperature: float,
                  per: Literal["shots", "one"] = "shots"):  # fmt: skip

@@ -9,6 +9,7 @@ from copy import deepcopy
 from torch import nn
 
 from lamm_cl.learner.pieces import DeepContext
+from lamm_cl.learner.shown import Images
 from lamm_cl.towers.clip import FrozenCLIP, Prompts
 
 
@@ -20,6 +21,6 @@ class MaPLe(DeepContext):
         deep = nn.Linear(clip.d, clip.w)
         self.F = nn.ModuleList([nn.Linear(clip.d, clip.w), *(deepcopy(deep) for _ in range(depth - 1))])
 
-    def image(self) -> Prompts:
+    def image(self, x: Images) -> Prompts:
         first, *deep = [F(P) for F, P in zip(self.F, self.P)]
         return Prompts(first, deep)

@@ -160,7 +160,7 @@ def _check(record: Record) -> None:
         raise ValueError(f"dataset.test_per_class: expected one for each of the {len(data.classes)} classes")
     seen = set()
     for i, count in enumerate(record.counts):
-        problem = _problem(count, data)
+        problem = _problem(count, data, record.model.scores_unseen)
         key = (count.label_space, count.trained, count.tested)
         if problem or key in seen:
             raise ValueError(f"counts[{i}]: {problem or 'is there twice'}")
@@ -169,7 +169,7 @@ def _check(record: Record) -> None:
         raise ValueError(f"counts: expected one for each trained 0..{T} and tested 1..{T} in each label space")
 
 
-def _problem(count: Count, data: DatasetFacts) -> str:
+def _problem(count: Count, data: DatasetFacts, scores_unseen: bool) -> str:
     """What is wrong with a count, "" if nothing is."""
     test_images = data.test_images
     if count.label_space not in LABEL_SPACES:
@@ -178,9 +178,9 @@ def _problem(count: Count, data: DatasetFacts) -> str:
         return f"trained {count.trained}, tested {count.tested}: there are {len(test_images)} experiences"
     if count.total != test_images[count.tested - 1] or count.total < 1:
         return f"total {count.total}: dataset.test_images says {test_images[count.tested - 1]}"
-    undefined = count.label_space == "joint" and count.tested > count.trained
+    undefined = count.tested > count.trained and (count.label_space == "joint" or not scores_unseen)
     if undefined != (count.correct is None):
-        return "correct: expected null exactly where the joint label space lacks the classes of a later experience"
+        return "correct: expected null exactly where the classes of a later experience have no score"
     if count.correct is not None and not 0 <= count.correct <= count.total:
         return f"correct {count.correct} of {count.total}"
     if count.correct_per_class is None:

@@ -68,6 +68,8 @@ class Count:
 class ModelFacts:
     trainable: tuple[int, ...]  # (T,) parameters that learn in each experience
     label_tokens: int | None
+    kept_bytes: int | None = None  # carried from one experience to the next, at the end
+    scores_unseen: bool = True  # False: no score before a class is learned, so `own` is undefined there too
 
 
 @dataclass(frozen=True)

@@ -31,16 +31,28 @@ class Entry:
     days: float  # since it was made
 
 
+def get_all(bank: Path, wanted: dict[str, dict], make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The arrays of several facts (JSON types) by name, memory-mapped; made together if any is absent or damaged."""
+    paths = {name: _place(bank, facts) for name, facts in wanted.items()}
+    broken = [name for name, path in paths.items() if not intact(path)]
+    for name, array in make().items() if broken else ():
+        if name in broken:
+            file = io.BytesIO()
+            np.save(file, array, allow_pickle=False)
+            write_atomic(paths[name], file.getvalue())
+            facts = wanted[name] | {"sha256": digest(paths[name])}
+            write_atomic(paths[name].with_suffix(".json"), json.dumps(facts, sort_keys=True))
+    return {name: np.load(path, mmap_mode="c", allow_pickle=False) for name, path in paths.items()}
+
+
 def get(bank: Path, facts: dict, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """The array of these facts (JSON types), memory-mapped; made if it is absent or damaged."""
+    """As `get_all`, of one array."""
+    return get_all(bank, {"": facts}, lambda: {"": make()})[""]
+
+
+def _place(bank: Path, facts: dict) -> Path:
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-    path = bank / key[:2] / f"{key}.npy"
-    if not intact(path):
-        file = io.BytesIO()
-        np.save(file, make(), allow_pickle=False)
-        write_atomic(path, file.getvalue())
-        write_atomic(path.with_suffix(".json"), json.dumps(facts | {"sha256": digest(path)}, sort_keys=True))
-    return np.load(path, mmap_mode="c", allow_pickle=False)
+    return bank / key[:2] / f"{key}.npy"
 
 
 def intact(path: Path) -> bool:

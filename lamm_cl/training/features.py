@@ -27,6 +27,7 @@ from torchvision.transforms import InterpolationMode, RandomHorizontalFlip, Rand
 from lamm_cl.data.dataset import Split
 from lamm_cl.data.images import open_image
 from lamm_cl.errors import UserError
+from lamm_cl.seeds import derive
 from lamm_cl.towers.clip import FrozenCLIP
 from lamm_cl.training import bank
 
@@ -40,20 +41,16 @@ STORED = {"fp32": torch.float32, "fp16": torch.float16}  # fp16 halves the disk 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """The papers' training transform: random resized crop (scale 0.08-1, bicubic), then a horizontal flip."""
+    """The papers' training transform: random resized crop (`scale` of the area, bicubic), then a horizontal flip."""
 
     seed: int
+    scale: tuple[float, float] = (0.08, 1.0)
 
     def __call__(self, image, size: int, epoch: int, sample: int):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(self.seed, "augmentation", epoch, sample))
-            image = RandomResizedCrop(size, (0.08, 1.0), interpolation=InterpolationMode.BICUBIC)(image)
+            image = RandomResizedCrop(size, self.scale, interpolation=InterpolationMode.BICUBIC)(image)
             return RandomHorizontalFlip()(image)
-
-
-def derive(seed: int, *purpose: object) -> int:
-    """An independent seed for each purpose, so that a draw for one never shifts another."""
-    return int.from_bytes(hashlib.sha256(repr((seed, *purpose)).encode()).digest()[:7], "big")
 
 
 def onto(device: torch.device, x: Tensor) -> Tensor:
@@ -129,37 +126,53 @@ class Pixels:
 
 
 class Features:
-    """Unit image features (B, D) of samples of a split, from the bank."""
+    """Image features of samples of a split, from the bank; kinds: which of unit (B, D), raw (B, D) and trunk (B, w).
 
-    def __init__(self, pixels: Pixels, ids: Tensor, facts: dict, folder: Path):
-        self.pixels, self.bank, self.facts = pixels, folder, facts
+    All kinds come of one pass through the tower, and each is an entry of its own: `kind` stands in its key unless it is unit.
+    """
+
+    def __init__(self, pixels: Pixels, ids: Tensor, facts: dict, folder: Path, kinds: tuple[str, ...] = ("unit",)):
+        self.pixels, self.bank, self.facts, self.kinds = pixels, folder, facts, kinds
         self.ids = ids.unique()  # sorted: the same samples give the same entry whatever their order
-        self.loaded: dict[int, Tensor] = {}
+        self.loaded: dict[tuple[int, str], Tensor] = {}
 
     @property
     def device(self) -> torch.device:
         return self.pixels.device
 
-    def batches(self, batches: Sequence[Tensor], epoch: int) -> Iterator[Tensor]:
+    def batches(self, batches: Sequence[Tensor], epoch: int, kind: str = "unit") -> Iterator[Tensor]:
         """Batches of samples, in order: their places go to the device together, where the features are already."""
         places = onto(self.device, torch.searchsorted(self.ids, torch.cat(list(batches))))
-        return (self.matrix(epoch)[at].float() for at in places.split([len(ids) for ids in batches]))
+        return (self.matrix(epoch, kind)[at].float() for at in places.split([len(ids) for ids in batches]))
 
-    def batch(self, ids: Tensor, epoch: int) -> Tensor:
-        return next(self.batches([ids], epoch))
+    def batch(self, ids: Tensor, epoch: int, kind: str = "unit") -> Tensor:
+        return next(self.batches([ids], epoch, kind))
 
-    def matrix(self, epoch: int) -> Tensor:
+    def matrix(self, epoch: int, kind: str = "unit") -> Tensor:
         """(N, D) of all samples, on the device; without augmentation every epoch is the first."""
         epoch = epoch if self.pixels.augmentation else 0
-        if epoch not in self.loaded:
-            augmentation = self.pixels.augmentation and [self.pixels.augmentation.seed, epoch]
-            samples = hashlib.sha256(self.ids.numpy().tobytes()).hexdigest()
-            facts = self.facts | {"augmentation": augmentation, "samples": samples, "batch": BATCH}
-            self.loaded = {epoch: torch.from_numpy(bank.get(self.bank, facts, partial(self.encode, epoch))).to(self.device)}
-        return self.loaded[epoch]
+        if (epoch, kind) not in self.loaded:
+            found = bank.get_all(self.bank, {each: self.key(epoch, each) for each in self.kinds}, partial(self.encode, epoch))
+            self.loaded = {(epoch, each): torch.from_numpy(array).to(self.device) for each, array in found.items()}
+        return self.loaded[epoch, kind]
+
+    def key(self, epoch: int, kind: str) -> dict:
+        """All that decides an entry."""
+        augmentation = self.pixels.augmentation and [self.pixels.augmentation.seed, epoch]
+        if augmentation and (scale := self.pixels.augmentation.scale) != Augmentation.scale:
+            augmentation += scale
+        samples = hashlib.sha256(self.ids.numpy().tobytes()).hexdigest()
+        facts = self.facts | {"augmentation": augmentation, "samples": samples, "batch": BATCH}
+        return facts if kind == "unit" else facts | {"kind": kind}
 
     @torch.no_grad()
-    def encode(self, epoch: int) -> np.ndarray:
+    def encode(self, epoch: int) -> dict[str, np.ndarray]:
+        """kind -> array, in one pass."""
         clip = self.pixels.clip
-        features = torch.cat([clip.image(x).cpu() for x in self.pixels.batches(self.ids.split(BATCH), epoch)])
-        return features.to(STORED[clip.stored]).numpy()
+        batches = self.pixels.batches(self.ids.split(BATCH), epoch)
+        if self.kinds == ("unit",):
+            found = {"unit": torch.cat([clip.image(x).cpu() for x in batches])}
+        else:
+            each = [clip.image_all(x) for x in batches]
+            found = {kind: torch.cat([getattr(one, kind).cpu() for one in each]) for kind in self.kinds}
+        return {kind: features.to(STORED[clip.stored]).numpy() for kind, features in found.items()}

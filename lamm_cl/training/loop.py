@@ -21,25 +21,26 @@ from torch.optim import Optimizer
 
 from lamm_cl.config.schema import Training
 from lamm_cl.learner.model import Learner
-from lamm_cl.training.features import Features, Pixels, derive, onto
+from lamm_cl.learner.shown import Images
+from lamm_cl.seeds import derive
+from lamm_cl.training.features import onto
 from lamm_cl.training.optimizing import learning_rate, optimizer
+from lamm_cl.training.sources import EVAL_BATCH, Source, Sources
 from lamm_cl.training.state import State
-
-EVAL_BATCH = 256
 
 
 @dataclass
 class Batches:
-    """[x, y] batches of some samples.  order: a generator to shuffle with, or None."""
+    """[Images, targets] batches of some samples.  order: a generator to shuffle with, or None."""
 
-    source: Pixels | Features
+    source: Source
     samples: Tensor
     targets: Tensor
     size: int
     epoch: int = 0
     order: torch.Generator | None = None
 
-    def __iter__(self) -> Iterator[list[Tensor]]:
+    def __iter__(self) -> Iterator[list[Images | Tensor]]:
         n = len(self.samples)
         positions = torch.arange(n) if self.order is None else torch.randperm(n, generator=self.order)
         images = self.source.batches(self.samples[positions].split(self.size), self.epoch)
@@ -53,7 +54,7 @@ class Batches:
 class Loop(SupervisedTemplate):
     """Avalanche's own loop with the method's loss, and a fresh optimizer and schedule per experience."""
 
-    def __init__(self, *, model: Learner, training: Training | None, sources: dict[str, Pixels | Features], seed: int,
+    def __init__(self, *, model: Learner, training: Training | None, sources: Sources, seed: int,
                  progress: Callable[[int, int], None] = lambda experience, epoch: None, **kwargs):  # fmt: skip
         epochs = training.epochs if training else 0
         with warnings.catch_warnings(action="ignore"):  # "no loggers": its metrics know one label space, so none is asked for
@@ -70,8 +71,15 @@ class Loop(SupervisedTemplate):
     def model_adaptation(self, model=None) -> Learner:
         """Avalanche adapts before evaluation too, where testing on the future must not reveal its classes."""
         if self.is_training:
-            self.model.begin(self.experience.current_experience)
+            self.take_up(self.experience.current_experience)
         return self.model
+
+    def take_up(self, i: int) -> None:
+        """Experience i arrives: its classes begin, and its images are observed through the frozen tower."""
+        fresh = i == self.model.learned
+        self.model.begin(i)
+        if fresh:
+            self.model.observe(i, self.sources.observed(i))
 
     def check_model_and_optimizer(self, **_) -> None:
         self.model = self.model_adaptation()
@@ -86,7 +94,7 @@ class Loop(SupervisedTemplate):
         self.dataloader = []  # made afresh for every epoch
 
     def make_eval_dataloader(self, **_) -> None:
-        self.dataloader = Batches(self.sources["test"], self.experience.samples, self.experience.targets, EVAL_BATCH)
+        self.dataloader = Batches(self.sources.test, self.experience.samples, self.experience.targets, EVAL_BATCH)
 
     def _before_training_epoch(self, **kwargs) -> None:
         i, epoch = self.experience.current_experience, self.epoch
@@ -94,16 +102,32 @@ class Loop(SupervisedTemplate):
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.training, epoch)
         order = torch.Generator().manual_seed(derive(self.seed, "shuffle", i, epoch))
-        self.dataloader = Batches(
-            self.sources["train"], self.experience.samples, self.experience.targets, self.training.batch, epoch, order
-        )
+        samples, targets = self.experience.samples, self.experience.targets
+        if self.model.memory is not None:
+            old = self.model.memory.samples(self.model.experience(i))
+            samples, targets = torch.cat([samples, old]), torch.cat([targets, self.sources.parts.train_targets[old]])
+        self.dataloader = Batches(self.sources.train, samples, targets, self.training.batch, epoch, order)
         super()._before_training_epoch(**kwargs)
 
+    def _before_training_iteration(self, **kwargs) -> None:
+        if self.model.draws:
+            i, step = self.experience.current_experience, self.epoch * len(self.dataloader) + self.clock.train_epoch_iterations
+            torch.manual_seed(derive(self.seed, "noise", i, step))
+        super()._before_training_iteration(**kwargs)
+
+    def backward(self) -> None:
+        self.model.backward(self.terms, self.loss)
+
     def _after_training_epoch(self, **kwargs) -> None:
-        super()._after_training_epoch(**kwargs)
         if not torch.isfinite(self.loss):
             i = self.experience.current_experience
             raise FloatingPointError(f"the loss is {self.loss.item()} in experience {i + 1}, epoch {self.epoch}")
+        self.model.after_epoch(self.epoch, self.training.epochs)
+        super()._after_training_epoch(**kwargs)
+
+    def _after_training_exp(self, **kwargs) -> None:
+        self.model.finish(self.experience.current_experience)
+        super()._after_training_exp(**kwargs)
 
     def forward(self) -> Tensor:
         if not self.is_training:
@@ -116,8 +140,9 @@ class Loop(SupervisedTemplate):
 
 
 def restore(model: Learner, optimizer: Optimizer | None, state: State) -> None:
-    """Put the learned tensors and the momentum of a state in place; the model has grown to that experience already."""
+    """Put the learned tensors and what the optimizer keeps in place; the model has begun that experience already."""
     model.load_learned(state.learned)
     ours = dict(model.named_parameters())
-    for name, tensor in state.momentum.items():
-        optimizer.state[ours[name]]["momentum_buffer"] = tensor.to(ours[name].device)
+    for name, kept in state.optimizer.items():
+        place = ours[name].device
+        optimizer.state[ours[name]] = {key: value if key == "step" else value.to(place) for key, value in kept.items()}

@@ -12,7 +12,8 @@ from lamm_cl.results.record import Count
 class Recorder(SupervisedPlugin):
     """Counts per (trained, tested, label space): every metric can be computed from them later.
 
-    own: only the classes of the tested experience compete; joint: all classes learned so far do.
+    own: only the classes of the tested experience compete; joint: all classes learned so far do.  Where a class has no score yet,
+    it is undefined.
     """
 
     def __init__(self, label_spaces: tuple[str, ...], counts: list[Count] = ()):
@@ -23,7 +24,9 @@ class Recorder(SupervisedPlugin):
     def before_eval_exp(self, strategy, **_) -> None:
         model, j = strategy.model, strategy.experience.current_experience
         self.tested, self.trained, self.mine = j + 1, model.learned, model.experiences[j]
-        spaces = {"own": self.mine}
+        spaces = {}
+        if j < model.learned or getattr(model, "scores_unseen", True):
+            spaces["own"] = self.mine
         if j < model.learned:
             spaces["joint"] = range(model.experiences[model.learned - 1].stop)
         self.spaces = {name: spaces.get(name) for name in self.label_spaces}

@@ -20,6 +20,7 @@ from lamm_cl.learner.build import build
 from lamm_cl.learner.model import Learner
 from lamm_cl.results.file import write_record
 from lamm_cl.results.record import ModelFacts, Record, RunFacts
+from lamm_cl.seeds import derive
 from lamm_cl.sweeping.plan import Progress, Run
 from lamm_cl.towers.backbones import load
 from lamm_cl.towers.clip import FrozenCLIP
@@ -27,11 +28,11 @@ from lamm_cl.towers.devices import device as resolved
 from lamm_cl.towers.devices import one_thread
 from lamm_cl.training import stream
 from lamm_cl.training.facts import Stopwatch, facts_of, facts_of_backbone, measured
-from lamm_cl.training.features import Augmentation, Features, Pixels, derive
 from lamm_cl.training.keeper import Keeper
 from lamm_cl.training.logs import plugins_for
 from lamm_cl.training.loop import Loop
 from lamm_cl.training.recorder import Recorder, count_of
+from lamm_cl.training.sources import Sources, sources
 from lamm_cl.training.state import State
 from lamm_cl.training.state import read as read_state
 
@@ -52,24 +53,11 @@ def dataset_in(name: str, data_root: Path | None, cache: Path) -> Dataset:
     return catalogue.load(name, data_root, cache)
 
 
-def sources(model: Learner, dataset: Dataset, parts: stream.Stream, training: Training | None, seed: int,
-            cache: Path) -> dict[str, Pixels | Features]:  # fmt: skip
-    """Where the images of both splits come from: features from the bank, unless the method prompts the image tower."""
-    augmented = training is not None and training.augmentation != "none"
-    augmentation = Augmentation(seed) if augmented else None
-    pixels = {"train": Pixels(dataset.train, model.clip, augmentation), "test": Pixels(dataset.test, model.clip)}
-    if model.needs_pixels:
-        return pixels
-    frozen = model.clip
-    facts = {"weights": frozen.weights_hash, "activation": frozen.activation, "precision": frozen.precision,
-             "stored": frozen.stored, "preprocess": frozen.preprocess_facts, "device": frozen.device.type,
-             "torch": torch.__version__}  # fmt: skip
-    origin = {"train": dataset.train_fingerprint or dataset.fingerprint, "test": dataset.fingerprint}
-    ids = {"train": torch.cat(parts.train), "test": torch.arange(len(dataset.test))}
-    return {
-        part: Features(pixels[part], ids[part], facts | {"dataset": origin[part], "split": part}, cache / "features")
-        for part in pixels
-    }
+def facts_of_features(frozen: FrozenCLIP) -> dict:
+    """What decides the frozen features of an image, beside the image."""
+    return {"weights": frozen.weights_hash, "activation": frozen.activation, "precision": frozen.precision,
+            "stored": frozen.stored, "preprocess": frozen.preprocess_facts, "device": frozen.device.type,
+            "torch": torch.__version__}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,7 +69,7 @@ class Prepared:
     dataset: Dataset
     parts: stream.Stream
     model: Learner  # at its initial values
-    sources: dict[str, Pixels | Features]  # train, test
+    sources: Sources
 
     @property
     def training(self) -> Training | None:
@@ -99,7 +87,12 @@ def prepare(run: Run, frozen: FrozenCLIP, dataset: Dataset, cache: Path) -> Prep
     shots = run.shots if run.shots != "full" else sum(map(len, parts.train)) / len(parts.names)
     model = build(run.card, frozen, parts.names, parts.experiences, template=dataset.template, dataset=dataset.name, shots=shots,
                   train_label_space=run.scenario.train_label_space, seed=derive(run.seed, "initial values"))  # fmt: skip
-    return Prepared(run, frozen, dataset, parts, model, sources(model, dataset, parts, run.card.training, run.seed, cache))
+    return Prepared(run, frozen, dataset, parts, model, sources_of(run, model, dataset, parts, cache))
+
+
+def sources_of(run: Run, model: Learner, dataset: Dataset, parts: stream.Stream, cache: Path) -> Sources:
+    augmentation = run.card.training.augmentation if run.card.training else "none"
+    return sources(model, dataset, parts, augmentation, run.seed, facts_of_features(model.clip), cache)
 
 
 def do(run: Run, *, data_root: Path | None, cache: Path, device: str, progress: Callable[[Progress], None],
@@ -144,11 +137,11 @@ def complete(prepared: Prepared, progress: Callable[[Progress], None], *, save_e
     watch = Stopwatch(state.seconds)
     recorder = Recorder(run.scenario.label_spaces, [count_of(facts) for facts in state.counts])
     with plugins_for(logs, run, identity, epochs=epochs, recorder=recorder, resumed=resumed) as curves:
+        keeper = Keeper(run.folder, identity, state, save_every)
         strategy = Loop(model=model, training=prepared.training, sources=prepared.sources, seed=run.seed, progress=tell,
-                                device=frozen.device,
-                                plugins=[recorder, *curves, Keeper(run.folder, identity, state, save_every)])  # fmt: skip
+                        device=frozen.device, plugins=[recorder, *curves, keeper])  # fmt: skip
         watch.lap("prepare", start)
-        learn(strategy, stream.benchmark(parts), recorder, state, resumed, watch, tell)
+        learn(strategy, stream.benchmark(parts), recorder, state, resumed, watch, tell, keeper)
     learned = save({name: t.contiguous().cpu() for name, t in model.learned_tensors().items()})
     write_atomic(run.folder / "learned.safetensors", learned)
     name = catalogue.canonical(run.dataset)  # not the path of one's own data
@@ -159,7 +152,7 @@ def complete(prepared: Prepared, progress: Callable[[Progress], None], *, save_e
         backbone=facts_of_backbone(run.scenario.backbone, frozen),
         dataset=facts_of(dataset, parts),
         counts=tuple(recorder.counts),
-        model=ModelFacts(tuple(state.trainable), model.labels.k or None),
+        model=ModelFacts(tuple(state.trainable), model.labels.k or None, model.kept_bytes(), model.scores_unseen),
         measured=measured(watch, frozen.device, epochs * sum(map(len, parts.train)) + (T + 1) * len(dataset.test)),
         files={"learned.safetensors": hashlib.sha256(learned).hexdigest()},
     )
@@ -168,8 +161,8 @@ def complete(prepared: Prepared, progress: Callable[[Progress], None], *, save_e
     return record
 
 
-def learn(strategy: Loop, benchmark, recorder: "Recorder", state: State, resumed: State | None, watch: Stopwatch,
-          tell: Callable) -> None:  # fmt: skip
+def learn(strategy: Loop, benchmark, recorder: Recorder, state: State, resumed: State | None, watch: Stopwatch,
+          tell: Callable, keeper: Keeper | None = None) -> None:  # fmt: skip
     """The stream, evaluated before the first and after every experience; `state` is kept up to date for who saves it."""
 
     def evaluate(i: int) -> None:
@@ -182,7 +175,10 @@ def learn(strategy: Loop, benchmark, recorder: "Recorder", state: State, resumed
     if resumed:
         strategy.model.train()
         for experience in benchmark.train_stream[: resumed.experience]:
-            strategy.model.begin(experience.current_experience)
+            strategy.take_up(experience.current_experience)
+        if not resumed.epochs:  # saved between two experiences
+            strategy.model.load_learned(resumed.learned)
+            resumed = None
     else:
         evaluate(0)
     for experience in benchmark.train_stream[state.experience :]:
@@ -192,3 +188,5 @@ def learn(strategy: Loop, benchmark, recorder: "Recorder", state: State, resumed
         watch.lap("train", start)
         state.trainable.append(sum(p.numel() for p in strategy.model.parameters() if p.requires_grad))
         evaluate(experience.current_experience + 1)
+        if keeper:
+            keeper.keep_between(strategy.model, experience.current_experience)

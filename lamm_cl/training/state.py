@@ -1,12 +1,16 @@
 """Where an unfinished run stands: enough to go on as if nothing had happened, in one file that is whole or absent.
 
-All random draws of a run come from generators seeded by (seed, purpose, experience, epoch), so a position is enough to restore
-them; what remains is learned tensors, the optimizer's momentum, and the counts so far.
+All random draws of a run come from generators seeded by (seed, purpose, experience, epoch or step), so a position is enough to
+restore them; what remains is learned tensors (parameters and persistent buffers), what the optimizer keeps, and the counts.
+What a piece observed of past experiences is not in it: it is observed again.
+
+Format 1 had `momentum/NAME` where format 2 has `optimizer/NAME/momentum_buffer`; a state of format 1 is still continued.
 """
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -16,8 +20,10 @@ from torch import Tensor
 from lamm_cl.errors import UserError
 from lamm_cl.files import write_atomic
 
-FORMAT = 1
+FORMAT = 2
+KNOWN = (1, FORMAT)
 NAME = "state/state.safetensors"
+FACTS = ("experience", "epochs", "counts", "trainable", "seconds")
 
 
 @dataclass
@@ -30,13 +36,14 @@ class State:
     trainable: list[int] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     learned: dict[str, Tensor] = field(default_factory=dict)
-    momentum: dict[str, Tensor] = field(default_factory=dict)
+    optimizer: dict[str, dict[str, Tensor]] = field(default_factory=dict)  # parameter -> what torch's optimizer keeps of it
 
 
 def write(folder: Path, identity: dict, state: State) -> None:
     """Replace the state of a run; `identity` is all that must be the same for it to be continued."""
-    facts = {name: value for name, value in asdict(state).items() if name not in ("learned", "momentum")}
-    tensors = {f"learned/{n}": t for n, t in state.learned.items()} | {f"momentum/{n}": t for n, t in state.momentum.items()}
+    facts = {name: getattr(state, name) for name in FACTS}
+    tensors = {f"learned/{name}": tensor for name, tensor in state.learned.items()}
+    tensors |= {f"optimizer/{name}/{key}": value for name, kept in state.optimizer.items() for key, value in kept.items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     told = json.dumps({"format": FORMAT, "identity": identity, "facts": facts}, sort_keys=True)
     write_atomic(folder / NAME, save(tensors, {"state": told, "sha256": digest(told, tensors)}))
@@ -55,22 +62,36 @@ def read(folder: Path, identity: dict) -> State | None:
         found = json.loads(told["state"])
     except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
         return None
-    for name, value in {"format": FORMAT, **identity}.items():
+    if found["format"] not in KNOWN:
+        identity = {"format": FORMAT, **identity}
+    for name, value in identity.items():
         old = found["format"] if name == "format" else found["identity"].get(name)
         if old != value:
             raise UserError(
                 f"{folder / NAME}: {name}: the unfinished run has {old!r}, this one {value!r}; move its folder away to begin anew"
             )
-    parts = {
-        kind: {n.removeprefix(f"{kind}/"): t for n, t in tensors.items() if n.startswith(f"{kind}/")}
-        for kind in ("learned", "momentum")
-    }
-    return State(**found["facts"], **parts)
+    state = State(**found["facts"])
+    for kind, name, key, tensor in _named(tensors):
+        if kind == "learned":
+            state.learned[name] = tensor
+        else:
+            state.optimizer.setdefault(name, {})[key] = tensor
+    return state
+
+
+def _named(tensors: dict[str, Tensor]) -> Iterator[tuple[str, str, str, Tensor]]:
+    """(learned or optimizer, name of the parameter, what the optimizer calls it, tensor)."""
+    for path, tensor in tensors.items():
+        kind, _, name = path.partition("/")
+        if kind == "momentum":
+            kind, name = "optimizer", f"{name}/momentum_buffer"
+        name, _, key = name.rpartition("/") if kind == "optimizer" else (name, "", "")
+        yield kind, name, key, tensor
 
 
 def digest(told: str, tensors: dict[str, Tensor]) -> str:
     total = hashlib.sha256(told.encode())
     for name, tensor in sorted(tensors.items()):
         total.update(name.encode())
-        total.update(tensor.numpy().tobytes())
+        total.update(tensor.numpy())
     return total.hexdigest()

@@ -7,7 +7,7 @@ reseeds torch's global generator, so the class counts and the order are always p
 from lamm_cl import vision  # noqa: F401  first: it makes torchvision importable
 
 # isort: split
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -18,8 +18,9 @@ from torch.utils.data import Dataset as TorchDataset
 
 from lamm_cl.config.schema import OrderSeed, Scenario
 from lamm_cl.data.dataset import Dataset
-from lamm_cl.data.fewshot import few_shot, too_few
+from lamm_cl.data.fewshot import few_shot, few_shot_pair, too_few
 from lamm_cl.errors import UserError
+from lamm_cl.seeds import derive
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ class Stream:
     train_targets: Tensor  # class ids by arrival, of every sample of the split
     test_targets: Tensor
     notes: tuple[str, ...] = ()
+    val: list[Tensor] = field(default_factory=list)  # sample ids for choosing among settings, never tested on
+    val_targets: Tensor | None = None
+    val_part: str = "val"  # the split they are from: the data set's own, or what is left of train
 
 
 def class_counts(experiences: str | int | tuple[int, ...], classes: int, where: str) -> list[int]:
@@ -79,6 +83,7 @@ def split(scenario: Scenario, dataset: Dataset, shots: int | str, seed: int) -> 
     k = None if shots == "full" else shots
     chosen = torch.from_numpy(few_shot(dataset.train.labels, k, seed))
     note = too_few(dataset.train.labels, dataset.classes, k)
+    val, val_targets, val_part = validation(dataset, chosen, arrival, k, seed)
     return Stream(
         order,
         [dataset.classes[i] for i in order],
@@ -88,7 +93,28 @@ def split(scenario: Scenario, dataset: Dataset, shots: int | str, seed: int) -> 
         train_targets,
         test_targets,
         (note,) if note else (),
+        [val[members(val_targets[val], classes)] for classes in experiences],
+        val_targets,
+        val_part,
     )
+
+
+def validation(dataset: Dataset, chosen: Tensor, arrival: np.ndarray, shots: int | None, seed: int
+               ) -> tuple[Tensor, Tensor, str]:  # fmt: skip
+    """Validation images -> sample ids, class ids by arrival of the split they are from, and its name: val or train.
+
+    Of the data set's own split min(shots, 4) a class, as Dassl chooses them; where there is none, as many of the training
+    images that were not chosen (none where all were).
+    """
+    if dataset.val is not None:
+        _, mine = few_shot_pair(dataset.train.labels, dataset.val.labels, shots, seed)
+        return torch.from_numpy(mine), torch.from_numpy(arrival[dataset.val.labels]), "val"
+    targets = torch.from_numpy(arrival[dataset.train.labels])
+    left = np.setdiff1d(np.arange(len(targets)), chosen.numpy())
+    if shots is None or not len(left):
+        return torch.empty(0, dtype=torch.int64), targets, "train"
+    mine = left[few_shot(dataset.train.labels[left], min(shots, 4), derive(seed, "validation"))]
+    return torch.from_numpy(np.sort(mine)), targets, "train"
 
 
 def members(targets: Tensor, classes: range) -> Tensor:

@@ -1,0 +1,31 @@
+"""What comes out of a step."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from torch import Tensor
+
+from lamm_cl.learner.shown import Images
+from lamm_cl.towers.clip import Prompts
+
+
+@dataclass
+class Output:
+    """Everything a head or a loss may look at.  classes: the c classes in play."""
+
+    x: Images  # what the step brought
+    image: Tensor | None  # (B, D) unit features, prompted where the method prompts the tower
+    text: Tensor | None  # (c, D), or (B, c, D) if the context depends on the image; None where the head reads no text
+    prompts: Prompts  # of the text tower
+    classes: range
+    scale: Tensor  # by which CLIP multiplies cosines
+    tokens: Tensor | None = None  # (c, 77, d), the last tokens of the text tower, for losses that read them
+    image_prompts: Prompts = field(default_factory=Prompts)
+    raw: Tensor | None = None  # (B, D) image features before they were normalised
+    trunk: Tensor | None = None  # (B, w) before the projection
+    logits: Tensor = None  # (B, c), from the head
+
+    @cached_property
+    def similarity(self) -> Tensor:
+        """Cosines (B, c)."""
+        return self.image @ self.text.mT if self.text.ndim == 2 else (self.text @ self.image.unsqueeze(-1)).squeeze(-1)
