@@ -53,6 +53,10 @@ def told(process) -> str:
     return process.stderr
 
 
+def test_the_version_is_told(lamm_cl):
+    assert re.fullmatch(r"lamm-cl \d+\.\d+\.\d+\n", lamm_cl("--version").stdout)
+
+
 # --- list, show ------------------------------------------------------------------------------------------------------
 
 

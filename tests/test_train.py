@@ -1,5 +1,7 @@
 """The loop: what is frozen stays frozen, one seed gives one result, and both label spaces count what they say."""
 
+from importlib.metadata import version
+
 import numpy as np
 import pytest
 import torch
@@ -318,3 +320,9 @@ def test_a_damaged_state_costs_time_and_nothing_else(tmp_path, monkeypatch, dama
     path = killed_run(tmp_path, monkeypatch)
     path.write_bytes(damage(path.read_bytes()))
     assert toy.run(tmp_path, "coop")[0].facts() == whole.facts()
+
+
+def test_a_record_names_the_version_of_lamm_cl_that_made_it(tmp_path):
+    record, _ = toy.run(tmp_path, "zero-shot")
+
+    assert record.measured.versions["lamm-cl"] == version("lamm-cl")

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from lamm_cl.cli import bench, cache, data, listing, results, run
-from lamm_cl.cli.screen import complain
+from lamm_cl.cli.screen import complain, say
 from lamm_cl.errors import UserError, did_you_mean
 from lamm_cl.files import refusal
 
@@ -64,12 +64,23 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
+class _Version(argparse.Action):
+    """Looked up when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import version
+
+        say(f"lamm-cl {version('lamm-cl')}")
+        sys.exit(0)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="lamm-cl",
         description="Continual learning with CLIP prompt learners: every method through one loop, on one stream.",
         epilog="Begin with: lamm-cl run demo",
     )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version of lamm-cl")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for family in (run, results, listing, data, bench, cache):
         family.add(commands)

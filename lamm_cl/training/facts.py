@@ -54,7 +54,7 @@ def facts_of(dataset: Dataset, parts: stream.Stream) -> DatasetFacts:
 
 
 def measured(watch: Stopwatch, device: torch.device, images: int) -> Measured:
-    packages = ("torch", "torchvision", "open_clip_torch", "avalanche-lib", "numpy")
+    packages = ("lamm-cl", "torch", "torchvision", "open_clip_torch", "avalanche-lib", "numpy")
     cuda = device.type == "cuda"
     return Measured(
         seconds=watch.seconds,
