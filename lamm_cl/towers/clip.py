@@ -71,7 +71,7 @@ class ImageFeatures:
     def trunk(self) -> Tensor:
         """(B, w): normed by the tower's last layer, before its projection to D."""
         if self.before is None:
-            raise UserError("this method reads image features before their projection: it needs a vision transformer, not a ResNet")
+            raise UserError("this method reads image features before their projection: it needs a ViT, not a ResNet")
         return self.before
 
 
