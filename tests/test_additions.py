@@ -267,6 +267,9 @@ def test_prompts_and_additions_agree_where_blocks_are_computed_again_for_the_bac
 def test_where_prompts_stand_does_not_move_the_class_tokens_feature():
     """Neither a mask nor positions tell them apart: what CoOp's heirs and L2P do differently cannot be seen from there."""
     clip, first = tiny_clip(), normal(2, tiny_clip().w)
+    for at in (1, 2):
+        x, start = clip.patches(images(3, 2, 16), first, at)
+        assert start == at and torch.equal(x[0, at : at + 2], clip.model.visual.ln_pre(first))
     found = [clip.image(images(3, 2, 16), Prompts(first, at=at)) for at in (None, 1, 2)]
     torch.testing.assert_close(found[0], found[1], atol=2e-6, rtol=0)
     torch.testing.assert_close(found[0], found[2], atol=2e-6, rtol=0)
@@ -354,7 +357,8 @@ def test_additions_in_the_text_tower_give_those_of_the_plain_tower(clip, made):
 @pytest.mark.parametrize("deep", ["a list", "per class", "per class twice, shared before and between"])
 def test_deep_prompts_keys_and_additions_together_give_those_of_the_plain_tower(checkpointed, deep):
     d = checkpointed.d
-    keys_values = {1: (normal(1, 2, d, seed=7), normal(1, 2, d, seed=8))}
+    pair = normal(1, 2, d, seed=7), normal(1, 2, d, seed=8)
+    keys_values = {1: pair, checkpointed.depth - 1: (pair[1], pair[0])}
     check_text(checkpointed, TEXT[deep](d), keys_values, Everything(checkpointed))
 
 

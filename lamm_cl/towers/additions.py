@@ -29,15 +29,18 @@ class Additions:
 
     def qkv(self, where: Where, h: Tensor) -> Tensor | None:
         """A block's normed input (N, L, d) -> (N, L, 3 d), added to its queries, keys and values."""
+        return None
 
     def out(self, where: Where, a: Tensor) -> Tensor | None:
         """What the attention found, heads side by side (N, L, d) -> (N, L, d), added to its output projection."""
+        return None
 
     def beside(self, where: Where, x: Tensor, first: Tensor) -> Tensor | None:
         """The residual stream behind the attention (N, L, d), and its position 0 (N, d) -> (N, L, d), added to the MLP's output.
 
         Position 0 is the class token or the start of text; `first` has it where x does not.
         """
+        return None
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,9 @@ class AtBlock:
 
     def beside(self, x: Tensor, first: Tensor) -> Tensor | None:
         return self.additions.beside(self.where, x, first)
+
+
+ABSENT = AtBlock(Additions(), Where("", 0))
 
 
 def of_blocks(additions: Additions, tower: str, blocks: int) -> list[AtBlock]:

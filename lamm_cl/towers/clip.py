@@ -212,11 +212,12 @@ class FrozenCLIP:
             raw = v(images).float()
             return ImageFeatures(F.normalize(raw, dim=-1), raw, None)
         x, start = self.patches(images, prompts.first, prompts.at)
-        way = dict(start=start, checkpoint=self.checkpoint, keys_values=prompts.keys_values, added=self.added("image", tower))
+        blocks, added = v.transformer.resblocks, self.added("image", tower)
         if prompts.read is None:
-            x = v.ln_post(transformer.run_to_first(v.transformer.resblocks, x, prompts.deep, **way))
+            x = transformer.run_to_first(blocks, x, prompts.deep, start, self.checkpoint, prompts.keys_values, added)
+            x = v.ln_post(x)
         else:
-            x = transformer.run(v.transformer.resblocks, x, prompts.deep, causal=False, **way)
+            x = transformer.run(blocks, x, prompts.deep, start, False, self.checkpoint, prompts.keys_values, added)
             x = v.ln_post(x[:, start + prompts.read.start : start + prompts.read.stop]).mean(dim=1)
         raw = (x @ v.proj).float()
         return ImageFeatures(F.normalize(raw, dim=-1), raw, x.float())

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
-from lamm_cl.towers.additions import AtBlock
+from lamm_cl.towers.additions import ABSENT, AtBlock
 
 Deep = Sequence[Tensor] | Mapping[int, Tensor]
 KeysValues = Mapping[int, tuple[Tensor, Tensor]]
@@ -56,19 +56,19 @@ def plus(x: Tensor, more: Tensor | None) -> Tensor:
     return x if more is None else x + more
 
 
-def project(block: nn.Module, x: Tensor, add: AtBlock | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def project(block: nn.Module, x: Tensor, add: AtBlock = ABSENT) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values of a block for its raw input: (N, L, d) -> 3 x (N, h, L, d/h)."""
     h = block.ln_1(x)
     qkv = F.linear(h, block.attn.in_proj_weight, block.attn.in_proj_bias)
-    return split_heads(block, plus(qkv, add and add.qkv(h)), 3)
+    return split_heads(block, plus(qkv, add.qkv(h)), 3)
 
 
-def project_one(block: nn.Module, x: Tensor, at: tuple, add: AtBlock | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def project_one(block: nn.Module, x: Tensor, at: tuple, add: AtBlock = ABSENT) -> tuple[Tensor, Tensor, Tensor]:
     """As `project`, with the query of one position a sequence: `at` picks (N, d) from (N, L, d)."""
     h, W, b = block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias
     d = W.shape[1]
     q, kv = F.linear(h[at].unsqueeze(1), W[:d], b[:d]), F.linear(h, W[d:], b[d:])
-    if (more := add and add.qkv(h)) is not None:
+    if (more := add.qkv(h)) is not None:
         q, kv = q + more[at].unsqueeze(1)[..., :d], kv + more[..., d:]
     (q,) = split_heads(block, q, 1)
     return q, *split_heads(block, kv, 2)
@@ -82,16 +82,16 @@ def in_front(block: nn.Module, front: tuple[Tensor, Tensor] | None, k: Tensor, v
     return torch.cat([k0, k], dim=2), torch.cat([v0, v], dim=2)
 
 
-def residual(block: nn.Module, x: Tensor, attended: Tensor, add: AtBlock | None = None) -> Tensor:
+def residual(block: nn.Module, x: Tensor, attended: Tensor, add: AtBlock = ABSENT) -> Tensor:
     """The residual stream behind a block's attention: (N, L, d), (N, h, L, d/h) -> (N, L, d)."""
     a = attended.transpose(1, 2).flatten(-2)
-    return x + plus(block.attn.out_proj(a), add and add.out(a))
+    return x + plus(block.attn.out_proj(a), add.out(a))
 
 
-def feed(block: nn.Module, x: Tensor, add: AtBlock | None = None, first: Tensor | None = None) -> Tensor:
+def feed(block: nn.Module, x: Tensor, add: AtBlock = ABSENT, first: Tensor | None = None) -> Tensor:
     """The rest of a block behind its residual: (N, L, d) -> (N, L, d).  first (N, d): position 0, if x does not begin there."""
     y = x + block.mlp(block.ln_2(x))
-    return plus(y, add and add.beside(x, x[:, 0] if first is None else first))
+    return plus(y, add.beside(x, x[:, 0] if first is None else first))
 
 
 def visible(S: int, K: int, device: torch.device) -> Tensor:
@@ -133,17 +133,18 @@ def run(blocks: nn.ModuleList, x: Tensor, deep: Deep, start: int, causal: bool, 
     """
     for i, block in enumerate(blocks):
         x = enter(i, x, deep, start)
-        rest = causal, keys_values.get(i), added[i] if added else None
+        rest = causal, keys_values.get(i), added[i] if added else ABSENT
         x = recomputed(whole, block, x, *rest, use_reentrant=False) if checkpoint else whole(block, x, *rest)
     return x
 
 
-def whole(block: nn.Module, x: Tensor, causal: bool, front: tuple[Tensor, Tensor] | None, add: AtBlock | None) -> Tensor:
+def whole(block: nn.Module, x: Tensor, causal: bool, front: tuple[Tensor, Tensor] | None, add: AtBlock) -> Tensor:
     q, k, v = project(block, x, add)
     return feed(block, residual(block, x, attention(block, q, k, v, causal, front), add), add)
 
 
-def attention(block: nn.Module, q: Tensor, k: Tensor, v: Tensor, causal: bool, front: tuple | None) -> Tensor:
+def attention(block: nn.Module, q: Tensor, k: Tensor, v: Tensor, causal: bool,
+              front: tuple[Tensor, Tensor] | None) -> Tensor:  # fmt: skip
     """All positions of a sequence (N, h, L, d/h) look at those before them (causal) or at all, and at what stands in front."""
     if front is None or not causal:
         return F.scaled_dot_product_attention(q, *in_front(block, front, k, v), is_causal=causal)
@@ -157,7 +158,7 @@ def run_to_first(blocks: nn.ModuleList, x: Tensor, deep: Deep, start: int, check
     last = len(blocks) - 1
     x = run(blocks[:-1], x, deep, start, causal=False, checkpoint=checkpoint, keys_values=keys_values, added=added)
     x = enter(last, x, deep, start)
-    add = added[last] if added else None
+    add = added[last] if added else ABSENT
     q, k, v = project_one(blocks[-1], x, (slice(None), 0), add)
     attended = attention(blocks[-1], q, k, v, False, keys_values.get(last))
     return feed(blocks[-1], residual(blocks[-1], x[:, :1], attended, add), add).squeeze(1)
@@ -171,7 +172,7 @@ def run_prefix(blocks: nn.ModuleList, x: Tensor, deep: Deep, start: int, keys_va
     """
     found = Prefix(x.shape[1], [], [], [], {}, deep, start)
     for i, block in enumerate(blocks):
-        fresh, add, front = fresh_at(i, deep), added[i] if added else None, keys_values.get(i)
+        fresh, add, front = fresh_at(i, deep), added[i] if added else ABSENT, keys_values.get(i)
         if fresh is not None and fresh.ndim == 3 and len(fresh) not in (1, len(x)) and x.shape[1] > start:
             found.rest[i], x = x[:, start:], x[:, :start]
         x = enter(i, x, deep, start)
@@ -180,9 +181,9 @@ def run_prefix(blocks: nn.ModuleList, x: Tensor, deep: Deep, start: int, keys_va
             kept.append(mine)
         if i + 1 < len(blocks):
             x = residual(block, x, attention(block, q, k, v, True, front), add)
-            found.first.append(x[:, 0] if add else None)
+            found.first.append(x[:, 0] if added else None)
             x = feed(block, x, add)
-        elif add:
+        elif added:
             one = attention(block, q[:, :, :1], k[:, :, :1], v[:, :, :1], True, front)
             found.first.append(residual(block, x[:, :1], one, add).squeeze(1))
         else:
@@ -198,7 +199,7 @@ def run_suffix(blocks: nn.ModuleList, x: Tensor, prefix: Prefix, eot: Tensor, ad
     before, rows = prefix.length, torch.arange(len(x), device=x.device)
     mask = visible(x.shape[1], prefix.keys[0].shape[2], x.device)
     for i, block in enumerate(blocks):
-        add, k0, v0 = added[i] if added else None, prefix.keys[i], prefix.values[i]
+        add, k0, v0 = added[i] if added else ABSENT, prefix.keys[i], prefix.values[i]
         if i in prefix.rest:
             rest = spread(prefix.rest[i], len(x))
             x, before, eot = torch.cat([rest, x], dim=1), before - rest.shape[1], eot + rest.shape[1]
