@@ -65,8 +65,9 @@ def plain_image(frozen: FrozenCLIP, images: Tensor, prompts: Prompts) -> Tensor:
     if not frozen.is_vit:
         return frozen.image(images, prompts)
     v = frozen.model.visual
-    x, end = frozen.patches(images, prompts.first)
-    x = plain_blocks(v.transformer.resblocks, x, prompts.deep, end, None)
+    assert not prompts.keys_values and prompts.read is None  # of no released code in here
+    x, start = frozen.patches(images, prompts.first, prompts.at)
+    x = plain_blocks(v.transformer.resblocks, x, prompts.deep, start, None)
     return F.normalize((v.ln_post(x[:, 0]) @ v.proj).float(), dim=-1)
 
 

@@ -8,7 +8,8 @@ from lamm_cl import vision  # noqa: F401  first: it makes torchvision importable
 
 # isort: split
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import wraps
 
 import open_clip
@@ -18,27 +19,60 @@ from torch import Tensor
 
 from lamm_cl.errors import UserError
 from lamm_cl.towers import transformer
+from lamm_cl.towers.additions import Additions, AtBlock, of_blocks
+from lamm_cl.towers.transformer import NONE, Deep, KeysValues
 
 LOWER = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
 class Prompts:
-    """What a context learner hands to a tower: vectors for its input, and fresh ones for its blocks 1, 2, ..."""
+    """What a context learner hands to a tower: vectors for its input, fresh ones for its blocks, keys and values for them."""
 
-    first: Tensor | None = None  # text: (1, n, d), (C, n, d) per class, (B, 1, n, d) per image;  image: (n, w)
-    deep: list[Tensor] = field(default_factory=list)  # each (n, d) or (n, w)
+    # text: (1, n, d), (C, n, d) per class, (B, 1, n, d) per image;  image: (n, w), (B, n, w) per image
+    first: Tensor | None = None
+    # in place of the first ones at the input of blocks: a list for the blocks 1, 2, ..., a dict for those it names
+    deep: Deep = field(default_factory=list)  # each (m, d), (C, m, d) per class;  image: (m, w), (B, m, w) per image
     classes: range | None = None  # of contexts that belong to classes: whose they are
+    # in front of a block's own, neither normed nor projected, their width that of all heads side by side
+    keys_values: KeysValues = field(default_factory=dict)  # block -> two of (1, p, d);  image: (1, p, w), (B, p, w) per image
+    at: int | None = None  # image: where the first stand, 1 between the class token and the patches; None behind the patches
+    read: range | None = None  # image: of which first prompts the mean is the feature; None the class token
 
     def of(self, classes: range) -> "Prompts":
         """The part for some of the classes."""
         if self.classes is None:
             return self
         at = slice(classes.start - self.classes.start, classes.stop - self.classes.start)
-        return Prompts(self.first[at], self.deep, classes)
+
+        def part(vectors: Tensor | None) -> Tensor | None:
+            per_class = vectors is not None and vectors.ndim == 3 and len(vectors) == len(self.classes)
+            return vectors[at] if per_class else vectors
+
+        if isinstance(self.deep, Mapping):
+            deep = {i: part(vectors) for i, vectors in self.deep.items()}
+        else:
+            deep = [part(vectors) for vectors in self.deep]
+        return replace(self, first=part(self.first), deep=deep, classes=classes)
 
 
 NOTHING = Prompts()
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """What one pass through the image tower gives, all of it float32."""
+
+    unit: Tensor  # (B, D)
+    raw: Tensor  # (B, D), not normalised
+    before: Tensor | None  # (B, w) before the projection, where the tower has one
+
+    @property
+    def trunk(self) -> Tensor:
+        """(B, w): normed by the tower's last layer, before its projection to D."""
+        if self.before is None:
+            raise UserError("this method reads image features before their projection: it needs a ViT, not a ResNet")
+        return self.before
 
 
 def in_precision(step):
@@ -70,6 +104,10 @@ class FrozenCLIP:
         self.precision = "fp32"  # in which the towers compute; features leave them as float32
         self.stored = "fp32"  # in which the feature bank keeps them
         self.checkpoint = False  # blocks keep no activations for the backward pass: less memory, the same values
+
+    def __deepcopy__(self, memo: dict) -> "FrozenCLIP":
+        """Itself: it never changes, and a copied model shares it."""
+        return self
 
     @property
     def w(self) -> int:
@@ -113,55 +151,100 @@ class FrozenCLIP:
         return self.model.token_embedding(tokens)
 
     @in_precision
-    def prefix(self, vectors: Tensor, deep: list[Tensor] = ()) -> transformer.Prefix:
-        """The part all prompts share, (N, P, d) -> its keys and values.  `deep[i]` (n, d) takes positions 1..n of block i+1."""
+    def prefix(self, vectors: Tensor, deep: Deep = (), keys_values: KeysValues = NONE,
+               tower: Additions | None = None) -> transformer.Prefix:  # fmt: skip
+        """The part all prompts share, (N, P, d) -> its keys and values, for `text`.
+
+        Deep prompts take positions 1..m of their block: (m, d) or (N, m, d) belong to the prefixes; (C, m, d), one for each of
+        the prompts given to `text`, end the shared part at that block.  keys_values: each (1 or N, p, d).
+        """
         x = vectors + self.model.positional_embedding[: vectors.shape[1]]
-        return transformer.run_prefix(self.model.transformer.resblocks, x, list(deep), start=1)
+        added = self.added("text", tower)
+        return transformer.run_prefix(self.model.transformer.resblocks, x, deep, 1, keys_values, added)
 
     @in_precision
-    def text(self, prefix: transformer.Prefix, suffix: Tensor, eot: Tensor) -> Tensor:
+    def text(self, prefix: transformer.Prefix, suffix: Tensor, eot: Tensor, tower: Additions | None = None) -> Tensor:
         """Behind the prefix: suffix (N, S, d), EOT at position `eot` (N,) of the whole prompt -> unit features (N, D)."""
+        return F.normalize(self.text_raw(prefix, suffix, eot, tower), dim=-1)
+
+    @in_precision
+    def text_raw(self, prefix: transformer.Prefix, suffix: Tensor, eot: Tensor, tower: Additions | None = None) -> Tensor:
+        """As `text` -> features before they are normalised (N, D).  tower: the one that the prefix was made with."""
         P = prefix.length
         x = suffix + self.model.positional_embedding[P : P + suffix.shape[1]]
-        return self.read(transformer.run_suffix(self.model.transformer.resblocks, x, prefix, eot - P))
+        added = self.added("text", tower)
+        return self.read_raw(transformer.run_suffix(self.model.transformer.resblocks, x, prefix, eot - P, added))
 
     @in_precision
-    def tokens(self, prompts: Tensor, deep: list[Tensor] = ()) -> Tensor:
+    def tokens(self, prompts: Tensor, deep: Deep = (), keys_values: KeysValues = NONE, tower: Additions | None = None) -> Tensor:
         """The plain tower: prompts (N, L, d) -> the last block's output at every position (N, L, d)."""
         x = prompts + self.model.positional_embedding[: prompts.shape[1]]
-        return transformer.run(self.model.transformer.resblocks, x, list(deep), start=1, causal=True, checkpoint=self.checkpoint)
+        return transformer.run(self.model.transformer.resblocks, x, deep, start=1, causal=True, checkpoint=self.checkpoint,
+                               keys_values=keys_values, added=self.added("text", tower))  # fmt: skip
 
     @in_precision
     def read(self, x: Tensor) -> Tensor:
         """The last block's output at EOT (..., d) -> unit features (..., D)."""
-        return F.normalize((self.model.ln_final(x) @ self.model.text_projection).float(), dim=-1)
+        return F.normalize(self.read_raw(x), dim=-1)
+
+    @in_precision
+    def read_raw(self, x: Tensor) -> Tensor:
+        """The last block's output at EOT (..., d) -> features before they are normalised (..., D)."""
+        return (self.model.ln_final(x) @ self.model.text_projection).float()
 
     # --- images -------------------------------------------------------------------------------------------------------
 
-    @in_precision
-    def image(self, images: Tensor, prompts: Prompts = NOTHING) -> Tensor:
-        """Images (B, 3, H, W) -> unit features (B, D).
+    def image(self, images: Tensor, prompts: Prompts = NOTHING, tower: Additions | None = None) -> Tensor:
+        """Images (B, 3, H, W) -> unit features (B, D)."""
+        return self.image_all(images, prompts, tower).unit
 
-        The first prompts are appended behind the patches, after their positions and before `ln_pre`; deep ones replace
-        those last n positions at the input of block i+1 (MaPLe's release, clip/model.py).
+    @in_precision
+    def image_all(self, images: Tensor, prompts: Prompts = NOTHING, tower: Additions | None = None) -> ImageFeatures:
+        """Images (B, 3, H, W) -> their features, in one pass.
+
+        The first prompts stand behind the patches or where they say (`at`), after the positions were added and before
+        `ln_pre`, without positions of their own; deep ones replace them at the input of block i+1 (MaPLe's release,
+        clip/model.py).  A ResNet takes no prompts and has no blocks to add to.
         """
         v = self.model.visual
         if not self.is_vit:
-            assert prompts.first is None
-            return F.normalize(v(images).float(), dim=-1)
-        x, end = self.patches(images, prompts.first)
-        x = transformer.run_to_first(v.transformer.resblocks, x, prompts.deep, start=end, checkpoint=self.checkpoint)
-        return F.normalize((v.ln_post(x) @ v.proj).float(), dim=-1)
+            assert prompts.first is None and not prompts.deep and not prompts.keys_values
+            raw = v(images).float()
+            return ImageFeatures(F.normalize(raw, dim=-1), raw, None)
+        x, start = self.patches(images, prompts.first, prompts.at)
+        blocks, added = v.transformer.resblocks, self.added("image", tower)
+        if prompts.read is None:
+            x = transformer.run_to_first(blocks, x, prompts.deep, start, self.checkpoint, prompts.keys_values, added)
+            x = v.ln_post(x)
+        else:
+            x = transformer.run(blocks, x, prompts.deep, start, False, self.checkpoint, prompts.keys_values, added)
+            x = v.ln_post(x[:, start + prompts.read.start : start + prompts.read.stop]).mean(dim=1)
+        raw = (x @ v.proj).float()
+        return ImageFeatures(F.normalize(raw, dim=-1), raw, x.float())
 
-    def patches(self, images: Tensor, prompts: Tensor | None) -> tuple[Tensor, int]:
-        """Images and the prompts (n, w) behind them -> the first block's input (B, L, w), and where its prompts begin."""
+    def patches(self, images: Tensor, prompts: Tensor | None, at: int | None = None) -> tuple[Tensor, int]:
+        """Images and the prompts among them, (n, w) or (B, n, w) -> the first block's input (B, L, w), and where they begin."""
         v = self.model.visual
         x = v.conv1(images).flatten(2).transpose(1, 2)  # (B, patches, w)
         x = torch.cat([v.class_embedding.expand(len(x), 1, -1), x], dim=1) + v.positional_embedding
-        end = x.shape[1]
+        start = x.shape[1] if at is None else at
+        assert start >= 1  # position 0 is the class token's
         if prompts is not None:
-            x = torch.cat([x, prompts.expand(len(x), -1, -1)], dim=1)
-        return v.ln_pre(x), end
+            x = torch.cat([x[:, :start], prompts.expand(len(x), -1, -1), x[:, start:]], dim=1)
+        return v.ln_pre(x), start
+
+    # --- both ---------------------------------------------------------------------------------------------------------
+
+    def shape(self, tower: str) -> tuple[int, int]:
+        """How many blocks a tower ("image", "text") has, and their width: what additions are made for."""
+        if tower == "text":
+            return self.depth, self.d
+        width = self.w  # a ResNet says here that it has no blocks
+        return len(self.model.visual.transformer.resblocks), width
+
+    def added(self, tower: str, additions: Additions | None) -> list[AtBlock]:
+        """For each block of a tower what is added there."""
+        return [] if additions is None else of_blocks(additions, tower, self.shape(tower)[0])
 
 
 def hash_of(tensors: dict[str, Tensor]) -> str:

@@ -5,9 +5,17 @@ Text is causal: a position never sees what follows it.  Two things follow, and b
 - the prefix that all prompts share, [SOS][context], is the same for every class, so it runs once (`Prefix`), and the
   positions of a class attend to its keys and values.  In the last block only the EOT position is asked for.
 
-Letters: N sequences, P prefix length, S suffix length, L = P + S, d width, h heads.
+Letters: N sequences, P prefix length, S suffix length, L = P + S, d width, h heads, m fresh vectors, p keys in front.
+
+What enters on the way, everywhere below:
+- deep: at the input of block i fresh vectors stand at the positions start .. start+m-1, (m, d) for all sequences or (N, m, d);
+  a list is for the blocks 1, 2, ..., a mapping names its blocks;
+- keys_values: block -> keys and values (1 or N, p, d) in front of its own, as they are: neither normed nor projected, with no
+  position (prefix tuning).  Every position sees them;
+- added: what is added inside each block (towers/additions.py).
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,17 +23,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint as recomputed
 
+from lamm_cl.towers.additions import ABSENT, AtBlock
+
+Deep = Sequence[Tensor] | Mapping[int, Tensor]
+KeysValues = Mapping[int, tuple[Tensor, Tensor]]
+NONE: KeysValues = {}
+
 
 @dataclass
 class Prefix:
-    """Keys and values (N or 1, h, P, d/h) of the shared prefix, one pair a block."""
+    """What the positions behind a shared prefix look at, one entry a block: its keys and values (N or 1, h, K, d/h).
 
+    Fresh vectors that differ between the sequences behind it end the shared part at their block: from there on what stands
+    at `start` and behind it belongs to every sequence.  rest: that block -> what they share at its input (N, P - start, d).
+    """
+
+    length: int  # P
     keys: list[Tensor]
     values: list[Tensor]
-
-    @property
-    def length(self) -> int:
-        return self.keys[0].shape[-2]
+    first: list[Tensor | None]  # position 0 behind each block's attention (N, d), where something is added
+    rest: dict[int, Tensor]
+    deep: Deep
+    start: int
 
 
 def split_heads(block: nn.Module, x: Tensor, n: int) -> tuple[Tensor, ...]:
@@ -33,90 +52,170 @@ def split_heads(block: nn.Module, x: Tensor, n: int) -> tuple[Tensor, ...]:
     return x.unflatten(-1, (n, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
 
 
-def project(block: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def plus(x: Tensor, more: Tensor | None) -> Tensor:
+    return x if more is None else x + more
+
+
+def project(block: nn.Module, x: Tensor, add: AtBlock = ABSENT) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values of a block for its raw input: (N, L, d) -> 3 x (N, h, L, d/h)."""
-    return split_heads(block, F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias), 3)
+    h = block.ln_1(x)
+    qkv = F.linear(h, block.attn.in_proj_weight, block.attn.in_proj_bias)
+    return split_heads(block, plus(qkv, add.qkv(h)), 3)
 
 
-def project_one(block: nn.Module, x: Tensor, at: tuple) -> tuple[Tensor, Tensor, Tensor]:
+def project_one(block: nn.Module, x: Tensor, at: tuple, add: AtBlock = ABSENT) -> tuple[Tensor, Tensor, Tensor]:
     """As `project`, with the query of one position a sequence: `at` picks (N, d) from (N, L, d)."""
-    x, W, b = block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias
+    h, W, b = block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias
     d = W.shape[1]
-    (q,) = split_heads(block, F.linear(x[at].unsqueeze(1), W[:d], b[:d]), 1)
-    return q, *split_heads(block, F.linear(x, W[d:], b[d:]), 2)
+    q, kv = F.linear(h[at].unsqueeze(1), W[:d], b[:d]), F.linear(h, W[d:], b[d:])
+    if (more := add.qkv(h)) is not None:
+        q, kv = q + more[at].unsqueeze(1)[..., :d], kv + more[..., d:]
+    (q,) = split_heads(block, q, 1)
+    return q, *split_heads(block, kv, 2)
 
 
-def finish(block: nn.Module, x: Tensor, attended: Tensor) -> Tensor:
-    """The rest of a block behind its attention: (N, L, d), (N, h, L, d/h) -> (N, L, d)."""
-    x = x + block.attn.out_proj(attended.transpose(1, 2).flatten(-2))
-    return x + block.mlp(block.ln_2(x))
+def in_front(block: nn.Module, front: tuple[Tensor, Tensor] | None, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values (1 or N, p, d) in front of a block's own (N, h, L, d/h) -> both (N, h, p+L, d/h)."""
+    if front is None:
+        return k, v
+    k0, v0 = (split_heads(block, x, 1)[0].to(k.dtype).expand(len(k), -1, -1, -1) for x in front)
+    return torch.cat([k0, k], dim=2), torch.cat([v0, v], dim=2)
 
 
-def enter(i: int, x: Tensor, deep: list[Tensor], start: int) -> Tensor:
-    """The input x (N, L, d) of block i: from block 1 on, deep[i-1] (m, d) stands at positions start .. start+m-1."""
-    if not 1 <= i <= len(deep):
+def residual(block: nn.Module, x: Tensor, attended: Tensor, add: AtBlock = ABSENT) -> Tensor:
+    """The residual stream behind a block's attention: (N, L, d), (N, h, L, d/h) -> (N, L, d)."""
+    a = attended.transpose(1, 2).flatten(-2)
+    return x + plus(block.attn.out_proj(a), add.out(a))
+
+
+def feed(block: nn.Module, x: Tensor, add: AtBlock = ABSENT, first: Tensor | None = None) -> Tensor:
+    """The rest of a block behind its residual: (N, L, d) -> (N, L, d).  first (N, d): position 0, if x does not begin there."""
+    y = x + block.mlp(block.ln_2(x))
+    return plus(y, add.beside(x, x[:, 0] if first is None else first))
+
+
+def visible(S: int, K: int, device: torch.device) -> Tensor:
+    """Of S positions, which see what: all of the K in front of them, themselves, and what stands before them (S, K+S)."""
+    return torch.ones(S, K + S, dtype=torch.bool, device=device).tril(K)
+
+
+def spread(x: Tensor, n: int) -> Tensor:
+    """(m, ...) -> (n, ...): each of the m sequences serves n/m neighbours."""
+    assert n % len(x) == 0
+    return x.unsqueeze(1).expand(-1, n // len(x), *x.shape[1:]).flatten(0, 1)
+
+
+def fresh_at(i: int, deep: Deep) -> Tensor | None:
+    """The vectors (m, d) or (N, m, d) that enter at block i."""
+    if isinstance(deep, Mapping):
+        return deep.get(i)
+    return deep[i - 1] if 1 <= i <= len(deep) else None
+
+
+def enter(i: int, x: Tensor, deep: Deep, start: int, before: int = 0) -> Tensor:
+    """The input x (N, L, d) of block i, where it holds the positions from `before` on, with its fresh vectors in place."""
+    fresh = fresh_at(i, deep)
+    if fresh is None:
         return x
-    fresh = deep[i - 1]
-    stop = start + len(fresh)
-    return torch.cat([x[:, :start], fresh.expand(len(x), -1, -1), x[:, stop:]], dim=1)
+    low, high = max(start, before), min(start + fresh.shape[-2], before + x.shape[1])
+    if low >= high:
+        return x
+    fresh = fresh[..., low - start : high - start, :]
+    fresh = spread(fresh, len(x)) if fresh.ndim == 3 else fresh.expand(len(x), -1, -1)
+    return torch.cat([x[:, : low - before], fresh, x[:, high - before :]], dim=1)
 
 
-def run(blocks: nn.ModuleList, x: Tensor, deep: list[Tensor], start: int, causal: bool, checkpoint: bool = False) -> Tensor:
-    """x (N, L, d) through all blocks -> (N, L, d).  `deep[i]` replaces positions `start`.. at the input of block i+1.
+def run(blocks: nn.ModuleList, x: Tensor, deep: Deep, start: int, causal: bool, checkpoint: bool = False,
+        keys_values: KeysValues = NONE, added: Sequence[AtBlock] = ()) -> Tensor:  # fmt: skip
+    """x (N, L, d) through all blocks -> (N, L, d).
 
     checkpoint: keep a block's input alone for the backward pass and run the block again there (activation checkpointing).
     """
     for i, block in enumerate(blocks):
         x = enter(i, x, deep, start)
-        x = recomputed(whole, block, x, causal, use_reentrant=False) if checkpoint else whole(block, x, causal)
+        rest = causal, keys_values.get(i), added[i] if added else ABSENT
+        x = recomputed(whole, block, x, *rest, use_reentrant=False) if checkpoint else whole(block, x, *rest)
     return x
 
 
-def whole(block: nn.Module, x: Tensor, causal: bool) -> Tensor:
-    q, k, v = project(block, x)
-    return finish(block, x, F.scaled_dot_product_attention(q, k, v, is_causal=causal))
+def whole(block: nn.Module, x: Tensor, causal: bool, front: tuple[Tensor, Tensor] | None, add: AtBlock) -> Tensor:
+    q, k, v = project(block, x, add)
+    return feed(block, residual(block, x, attention(block, q, k, v, causal, front), add), add)
 
 
-def run_to_first(blocks: nn.ModuleList, x: Tensor, deep: list[Tensor], start: int, checkpoint: bool = False) -> Tensor:
+def attention(block: nn.Module, q: Tensor, k: Tensor, v: Tensor, causal: bool,
+              front: tuple[Tensor, Tensor] | None) -> Tensor:  # fmt: skip
+    """All positions of a sequence (N, h, L, d/h) look at those before them (causal) or at all, and at what stands in front."""
+    if front is None or not causal:
+        return F.scaled_dot_product_attention(q, *in_front(block, front, k, v), is_causal=causal)
+    mask = visible(q.shape[2], front[0].shape[1], q.device)
+    return F.scaled_dot_product_attention(q, *in_front(block, front, k, v), attn_mask=mask)
+
+
+def run_to_first(blocks: nn.ModuleList, x: Tensor, deep: Deep, start: int, checkpoint: bool = False,
+                 keys_values: KeysValues = NONE, added: Sequence[AtBlock] = ()) -> Tensor:  # fmt: skip
     """As `run`, without a mask, for who reads position 0 alone: (N, L, d) -> (N, d)."""
-    x = run(blocks[:-1], x, deep, start, causal=False, checkpoint=checkpoint)
-    x = enter(len(blocks) - 1, x, deep, start)
-    q, k, v = project_one(blocks[-1], x, (slice(None), 0))
-    return finish(blocks[-1], x[:, :1], F.scaled_dot_product_attention(q, k, v)).squeeze(1)
+    last = len(blocks) - 1
+    x = run(blocks[:-1], x, deep, start, causal=False, checkpoint=checkpoint, keys_values=keys_values, added=added)
+    x = enter(last, x, deep, start)
+    add = added[last] if added else ABSENT
+    q, k, v = project_one(blocks[-1], x, (slice(None), 0), add)
+    attended = attention(blocks[-1], q, k, v, False, keys_values.get(last))
+    return feed(blocks[-1], residual(blocks[-1], x[:, :1], attended, add), add).squeeze(1)
 
 
-def run_prefix(blocks: nn.ModuleList, x: Tensor, deep: list[Tensor], start: int) -> Prefix:
-    """The shared prefix x (N, P, d) through all blocks, keeping what later positions look at."""
-    keys, values = [], []
+def run_prefix(blocks: nn.ModuleList, x: Tensor, deep: Deep, start: int, keys_values: KeysValues = NONE,
+               added: Sequence[AtBlock] = ()) -> Prefix:  # fmt: skip
+    """The shared prefix x (N, P, d) through all blocks, keeping what later positions look at.
+
+    Fresh vectors (N, m, d) belong to the prefixes, those of another number to the sequences behind them.
+    """
+    found = Prefix(x.shape[1], [], [], [], {}, deep, start)
     for i, block in enumerate(blocks):
+        fresh, add, front = fresh_at(i, deep), added[i] if added else ABSENT, keys_values.get(i)
+        if fresh is not None and fresh.ndim == 3 and len(fresh) not in (1, len(x)) and x.shape[1] > start:
+            found.rest[i], x = x[:, start:], x[:, :start]
         x = enter(i, x, deep, start)
-        q, k, v = project(block, x)
-        keys.append(k)
-        values.append(v)
+        q, k, v = project(block, x, add)
+        for kept, mine in zip((found.keys, found.values), in_front(block, front, k, v), strict=True):
+            kept.append(mine)
         if i + 1 < len(blocks):
-            x = finish(block, x, F.scaled_dot_product_attention(q, k, v, is_causal=True))
-    return Prefix(keys, values)
+            x = residual(block, x, attention(block, q, k, v, True, front), add)
+            found.first.append(x[:, 0] if added else None)
+            x = feed(block, x, add)
+        elif added:
+            one = attention(block, q[:, :, :1], k[:, :, :1], v[:, :, :1], True, front)
+            found.first.append(residual(block, x[:, :1], one, add).squeeze(1))
+        else:
+            found.first.append(None)
+    return found
 
 
-def run_suffix(blocks: nn.ModuleList, x: Tensor, prefix: Prefix, eot: Tensor) -> Tensor:
+def run_suffix(blocks: nn.ModuleList, x: Tensor, prefix: Prefix, eot: Tensor, added: Sequence[AtBlock] = ()) -> Tensor:
     """The positions behind the prefix: x (N, S, d), EOT at `eot` (N,) counted in x -> the last block's output there (N, d).
 
     N must be a multiple of the prefix's N: its sequences are repeated in blocks (image-major order).
     """
-    P, S = prefix.length, x.shape[1]
-    mask = torch.ones(S, P + S, dtype=torch.bool, device=x.device).tril(P)
-    at = torch.arange(len(x), device=x.device), eot
-    for i, (block, k0, v0) in enumerate(zip(blocks, prefix.keys, prefix.values, strict=True)):
+    before, rows = prefix.length, torch.arange(len(x), device=x.device)
+    mask = visible(x.shape[1], prefix.keys[0].shape[2], x.device)
+    for i, block in enumerate(blocks):
+        add, k0, v0 = added[i] if added else ABSENT, prefix.keys[i], prefix.values[i]
+        if i in prefix.rest:
+            rest = spread(prefix.rest[i], len(x))
+            x, before, eot = torch.cat([rest, x], dim=1), before - rest.shape[1], eot + rest.shape[1]
+        fresh = fresh_at(i, prefix.deep)
+        assert fresh is None or fresh.ndim == 2 or len(fresh) in (1, len(k0), len(x))  # in between, whose would they be?
+        x = enter(i, x, prefix.deep, prefix.start, before)
+        S, K = x.shape[1], k0.shape[2]
+        if mask.shape != (S, K + S):
+            mask = visible(S, K, x.device)
         if i + 1 == len(blocks):
-            q, k, v = project_one(block, x, at)
-            x, mask = x[at].unsqueeze(1), mask[eot][:, None, None]
+            q, k, v = project_one(block, x, (rows, eot), add)
+            x, mask = x[rows, eot].unsqueeze(1), mask[eot][:, None, None]
         else:
-            q, k, v = project(block, x)
+            q, k, v = project(block, x, add)
         k, v = torch.cat([spread(k0, len(q)), k], dim=2), torch.cat([spread(v0, len(q)), v], dim=2)
-        x = finish(block, x, F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
+        x = residual(block, x, F.scaled_dot_product_attention(q, k, v, attn_mask=mask), add)
+        first = prefix.first[i]
+        x = feed(block, x, add, None if first is None else spread(first, len(x)))
     return x.squeeze(1)
-
-
-def spread(x: Tensor, n: int) -> Tensor:
-    """(m, h, P, e) -> (n, h, P, e): each of the m sequences serves n/m neighbours."""
-    return x.unsqueeze(1).expand(-1, n // len(x), *x.shape[1:]).flatten(0, 1)
