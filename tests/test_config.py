@@ -179,7 +179,7 @@ def test_a_mistake_in_a_scenario_is_told_in_one_line(tmp_path, changes, message)
         ("epochs", 0, "training.epochs: expected 1 or more, got 0"),
         ("epochs", 10**15, "training.epochs: expected 1000000000 or less, got 1000000000000000"),
         ("momentum", 1.0, "training.momentum: expected a number below 1, got 1.0"),
-        ("optimizer", "sdg", "training.optimizer: expected 'sgd', got 'sdg'; did you mean 'sgd'?"),
+        ("optimizer", "sdg", "training.optimizer: expected 'sgd', 'adam' or 'adamw', got 'sdg'; did you mean 'sgd'?"),
         ("warmup", {"epochs": 60, "lr": 0.1}, "training: warmup.epochs is more than epochs (50)"),
         ("warmup", {"epochs": 1}, "training.warmup: 'lr' is missing"),
     ],
