@@ -52,8 +52,8 @@ def expected(error: Mapping[str, Any]) -> str:
 
 
 def _explained(model: type[Facts], data: Any, error: dict[str, Any]) -> str:
-    path = _keys(data, error["loc"])
     kind, value = error["type"], error["input"]
+    path = _keys(data, error["loc"], missing=kind == "missing")
     if kind in ("extra_forbidden", "missing"):
         *path, key = path
         fields = _fields(model, path)
@@ -67,14 +67,15 @@ def _explained(model: type[Facts], data: Any, error: dict[str, Any]) -> str:
     return ": ".join(filter(None, [".".join(map(str, path)), said]))
 
 
-def _keys(data: Any, loc: tuple[int | str, ...]) -> list[int | str]:
-    """The location without pydantic's own steps (names of union members): only keys that a reader finds in the file."""
+def _keys(data: Any, loc: tuple[int | str, ...], missing: bool) -> list[int | str]:
+    """The location without pydantic's own steps (names of union members): only keys that a reader finds in the file, or misses
+    there."""
     keys: list[int | str] = []
     for step, last in zip(loc, [False] * (len(loc) - 1) + [True], strict=True):
         inside = (isinstance(data, dict) and step in data) or (isinstance(data, list | tuple) and isinstance(step, int))
         if inside:
             data = data[step] if not isinstance(data, list | tuple) or step < len(data) else None
-        if inside or (last and isinstance(data, dict)):
+        if inside or (missing and last and isinstance(data, dict)):
             keys.append(step)
     return keys
 

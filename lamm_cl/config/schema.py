@@ -30,7 +30,6 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 Rate = Annotated[float, Field(gt=0, le=10**6)]
 Amount = Annotated[float, Field(ge=0, le=10**6)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Unit = Literal["epoch", "step"]
 
 HUB = "hf-hub:"  # what a backbone from the Hugging Face hub starts with
 
@@ -61,10 +60,7 @@ def _set_of(item: Any) -> Any:
 
 
 def _either(**choices: Any) -> Any:
-    """A union that looks at the kind of value first, so that an error speaks of one choice and not of all.
-
-    A choice with another name than text, list, number or mapping is for mappings that have a key of that name.
-    """
+    """A union that looks at the kind of value first, so that an error speaks of one choice and not of all."""
 
     def kind(value: Any) -> str:
         if isinstance(value, str) and "text" in choices:
@@ -72,9 +68,8 @@ def _either(**choices: Any) -> Any:
         if isinstance(value, list | tuple) and "list" in choices:
             return "list"
         if isinstance(value, dict | BaseModel) and "mapping" in choices:
-            keys = value if isinstance(value, dict) else type(value).model_fields
-            return next((choice for choice in choices if choice in keys), "mapping")
-        return next(choice for choice in ("number", "text", "mapping") if choice in choices)
+            return "mapping"
+        return "number" if "number" in choices else "text"
 
     members = [Annotated[choice, Tag(tag)] for tag, choice in choices.items()]
     union = members[0]
@@ -126,27 +121,22 @@ def _one_of(what: dict[str, Any]) -> str:
     return f"expected one of {', '.join(what)}, got {' and '.join(given) or 'none'}{' (null takes one away)' * bool(given)}"
 
 
-class _Length(Facts):
+class Warmup(Facts):
+    """The rate in the first n epochs or steps: a constant `lr`, or linear: 1/n of the training's lr, 2/n, ..., all of it."""
+
+    use: Literal["constant", "linear"] = "constant"
     epochs: Count | None = None
     steps: Count | None = None
+    lr: Rate | None = None
 
     @model_validator(mode="after")
-    def _has_one(self) -> Self:
-        if said := _one_of({"epochs": self.epochs, "steps": self.steps}):
-            raise PydanticCustomError("length", "{said}", {"said": said})
+    def _fits_together(self) -> Self:
+        said = _one_of({"epochs": self.epochs, "steps": self.steps})
+        if (self.lr is None) == (self.use == "constant"):
+            said = "'lr' is missing" if self.lr is None else "lr: a linear warm-up ends at the training's"
+        if said:
+            raise PydanticCustomError("warmup", "{said}", {"said": said})
         return self
-
-
-class Warmup(_Length):
-    """A constant rate `lr` during the first epochs or steps."""
-
-    lr: Rate
-
-
-class LinearWarmup(_Length):
-    """lr / n, 2 lr / n, ..., lr in the first n epochs or steps."""
-
-    use: Literal["linear"]
 
 
 class Adam(Facts):
@@ -157,30 +147,33 @@ class Adam(Facts):
     eps: Rate = 1e-8
 
 
-class Cosine(Facts):
-    """Half a cosine from `lr` to `floor`, over epochs or steps counted from the end of the warm-up.
+class Schedule(Facts):
+    """How the learning rate changes, per epoch or per step.
 
-    "cosine" is Dassl's: its length is the whole experience, so behind a warm-up it ends above the floor.  "annealing" is torch's
-    CosineAnnealingLR over what the warm-up leaves.  Without a warm-up they are the same.
+    cosine, annealing: half a cosine from `lr` to `floor`, counted from the end of the warm-up.  "cosine" is Dassl's: its length
+    is the whole experience, so behind a warm-up it ends above the floor.  "annealing" is torch's CosineAnnealingLR over what
+    the warm-up leaves.  Without a warm-up they are the same.
+    milestones: times `factor` at each milestone, an epoch or a step counted from 0, warm-up included.
     """
 
-    use: Literal["cosine", "annealing"]
-    per: Unit = "epoch"
+    use: Literal["cosine", "annealing", "milestones"] = "milestones"
+    per: Literal["epoch", "step"] = "epoch"
     floor: Amount = 0.0
-
-
-class Milestones(Facts):
-    """The rate is multiplied by `factor` at each milestone: an epoch or a step, counted from 0, warm-up included."""
-
-    use: Literal["milestones"] = "milestones"
-    milestones: _list_of(Count)
-    factor: Rate
-    per: Unit = "epoch"
+    milestones: _list_of(Count) | None = None
+    factor: Rate | None = None
 
     @model_validator(mode="after")
-    def _rising(self) -> Self:
-        if list(self.milestones) != sorted(set(self.milestones)):
-            raise PydanticCustomError("rising", "expected rising milestones, got {got}", {"got": list(self.milestones)})
+    def _fits_together(self) -> Self:
+        mine, said = self.use == "milestones", ""
+        for name in ("milestones", "factor"):
+            if (getattr(self, name) is None) == mine:
+                said = said or (f"'{name}' is missing" if mine else f"{name} goes with use: milestones")
+        if mine and not said and list(self.milestones) != sorted(set(self.milestones)):
+            said = f"expected rising milestones, got {list(self.milestones)}"
+        if mine and self.floor:
+            said = said or "floor goes with a cosine"
+        if said:
+            raise PydanticCustomError("schedule", "{said}", {"said": said})
         return self
 
 
@@ -195,9 +188,7 @@ class Rates(Facts):
 
 
 Optimizer = _either(text=Literal["sgd", "adam", "adamw"], mapping=Adam)
-Schedule = _either(  # lagging is CODA-Prompt's; their equations stand in training/optimizing.py
-    text=Literal["constant", "cosine", "annealing", "lagging"], mapping=Cosine, milestones=Milestones
-)
+Scheduled = _either(text=Literal["constant", "cosine", "annealing", "lagging"], mapping=Schedule)  # lagging: CODA-Prompt's
 LENGTHS = ("epochs", "steps", "steps_per_shot")
 
 
@@ -212,8 +203,8 @@ class _Numbers(Facts):
     lr: Rate = Field(default=None)
     momentum: Share | None = None  # of SGD
     weight_decay: Amount = Field(default=None)
-    schedule: Schedule = Field(default=None)
-    warmup: _either(mapping=Warmup, use=LinearWarmup) | None = None
+    schedule: Scheduled = Field(default=None)
+    warmup: Warmup | None = None
     drop_last: bool = False  # leave out the last batch of an epoch if it is smaller, unless it is the only one
     clip_gradient: Rate | None = None  # the largest norm of all gradients together
     rates: Rates | None = None
@@ -242,7 +233,7 @@ class Training(_Numbers):
     optimizer: Optimizer
     lr: Rate
     weight_decay: Amount
-    schedule: Schedule
+    schedule: Scheduled
     augmentation: Literal["none", "random_resized_crop+flip"]
     first: Changes | None = None
     later: Changes | None = None
