@@ -1,12 +1,15 @@
 """Method cards: what they say is what the models are."""
 
 import re
+import sys
+import types
 from functools import lru_cache
 
 import pytest
 
-from lamm_cl.config.cards import card_names, load_card, load_scenario, scenario_names
-from lamm_cl.learner.build import build, find
+from lamm_cl.config.cards import card_names, load_card, load_scenario, resolve, scenario_names
+from lamm_cl.errors import UserError
+from lamm_cl.learner.build import build, find, piece
 from lamm_cl.towers.backbones import with_random_weights
 
 NAMES = ["cat", "golden retriever", "forget-me-not"]
@@ -58,6 +61,40 @@ def test_the_pieces_of_a_card_exist_and_take_its_options(key):
         entry = getattr(card, field)
         if entry is not None:
             assert find(entry.use, key).__name__ == entry.use.partition(".")[2]
+
+
+@pytest.mark.parametrize("key", ["coop", "cocoop", "maple", "comma", "coop-16-csc"])
+def test_a_thousand_million_vectors_are_refused_before_they_are_built(key):
+    for n in (0, 1001, 10**9, 10**40):
+        card = resolve(load_card(key), {"context": {"n": n, "init": None}})
+        with pytest.raises(UserError, match=rf"^{re.escape(key)}: context: n: expected (1 or more|1000 or less), got \d+$"):
+            piece(card, "context", {"clip": None, "names": NAMES})
+
+
+def test_a_page_says_how_large_its_own_options_may_be(monkeypatch):
+    """And may postpone its annotations."""
+    page = types.ModuleType("lamm_cl.methods.wide")
+    text = """
+from __future__ import annotations
+from typing import Annotated, Literal
+from pydantic import Field
+from lamm_cl.learner.pieces import Labels
+class Projected(Labels):
+    def __init__(self, *, M: Annotated[int, Field(ge=1, le=20_000)], by: Literal["rows", "columns"] = "rows"):
+        super().__init__()
+        self.M = M
+"""
+    exec(compile(text, "wide.py", "exec"), page.__dict__)
+    monkeypatch.setitem(sys.modules, page.__name__, page)
+
+    def made(**options):
+        return piece(resolve(load_card("coop"), {"labels": {"use": "wide.Projected"} | options}), "labels", {})
+
+    assert made(M=10_000).M == 10_000
+    with pytest.raises(UserError, match="^coop: labels: M: expected 20000 or less, got 20001$"):
+        made(M=20_001)
+    with pytest.raises(UserError, match="^coop: labels: by: expected 'rows' or 'columns', got 'row'; did you mean 'rows'.$"):
+        made(M=1, by="row")
 
 
 @pytest.mark.parametrize("name", scenario_names())

@@ -179,10 +179,46 @@ def test_a_mistake_in_a_scenario_is_told_in_one_line(tmp_path, changes, message)
         ("epochs", 0, "training.epochs: expected 1 or more, got 0"),
         ("epochs", 10**15, "training.epochs: expected 1000000000 or less, got 1000000000000000"),
         ("momentum", 1.0, "training.momentum: expected a number below 1, got 1.0"),
-        ("optimizer", "sdg", "training.optimizer: expected 'sgd', got 'sdg'; did you mean 'sgd'?"),
+        ("optimizer", "sdg", "training.optimizer: expected 'sgd', 'adam' or 'adamw', got 'sdg'; did you mean 'sgd'?"),
         ("warmup", {"epochs": 60, "lr": 0.1}, "training: warmup.epochs is more than epochs (50)"),
         ("warmup", {"epochs": 1}, "training.warmup: 'lr' is missing"),
-    ],
+        ("warmup", {"use": "linear", "epochs": 1, "lr": 1}, "training.warmup: lr: a linear warm-up ends at the training's"),
+        ("warmup", {"lr": 1}, "training.warmup: expected one of epochs, steps, got none"),
+        ("warmup", {"use": "liner", "epochs": 1},
+         "training.warmup.use: expected 'constant' or 'linear', got 'liner'; did you mean 'linear'?"),
+        ("warmup", {"use": "linear", "epoch": 1}, "training.warmup: no field 'epoch'; did you mean 'epochs'?"),
+        ("warmup", 3, "training.warmup: expected a mapping, got 3"),
+        ("warmup", {"steps": 5, "lr": 0.1}, "training: warmup.steps goes with a constant schedule or one with per: step"),
+        ("steps", 10, "training: expected one of epochs, steps, steps_per_shot, got epochs and steps (null takes one away)"),
+        ("epochs", None, "training: expected one of epochs, steps, steps_per_shot, got none"),
+        ("optimizer", "adam", "training: momentum: adam has none (null takes it away)"),
+        ("optimizer", {"use": "adamw"}, "training: momentum: adamw has none (null takes it away)"),
+        ("optimizer", {"use": "adma"}, "training.optimizer.use: expected 'adam' or 'adamw', got 'adma'; did you mean 'adam'?"),
+        ("optimizer", {"use": "adam", "beta": [0.9, 0.99]}, "training.optimizer: no field 'beta'; did you mean 'betas'?"),
+        ("optimizer", {"use": "adam", "betas": [0.9, 1]}, "training.optimizer.betas.1: expected a number below 1, got 1"),
+        ("momentum", None, "training: 'momentum' is missing"),
+        ("schedule", "cosin", "training.schedule: expected 'constant', 'cosine', 'annealing' or 'lagging', got 'cosin'; did you "
+                              "mean 'cosine'?"),
+        ("schedule", "lagging", "training: schedule: lagging has no warm-up"),
+        ("schedule", {"use": "cosine", "per": "stpe"}, "training.schedule.per: expected 'epoch' or 'step', got 'stpe'; did you "
+                                                       "mean 'step'?"),
+        ("schedule", {"use": "cosine", "floor": 1}, "training: schedule.floor is more than lr (0.002)"),
+        ("schedule", {"milestone": [4], "factor": 0.1}, "training.schedule: no field 'milestone'; did you mean 'milestones'?"),
+        ("schedule", {"use": "cosine", "factor": 1}, "training.schedule: factor goes with use: milestones"),
+        ("schedule", {"milestones": [4]}, "training.schedule: 'factor' is missing"),
+        ("schedule", {"milestones": [10, 4], "factor": 0.1}, "training.schedule: expected rising milestones, got [10, 4]"),
+        ("rates", {"haed": 10}, "training.rates: no field 'haed'; did you mean 'head'?"),
+        ("rates", {"head": 0}, "training.rates.head: expected a number above 0, got 0"),
+        ("drop_last", 1, "training.drop_last: expected true or false, got 1"),
+        ("clip_gradient", 0, "training.clip_gradient: expected a number above 0, got 0"),
+        ("later", {"epoch": 0}, "training.later: no field 'epoch'; did you mean 'epochs'?"),
+        ("later", {"epochs": -1}, "training.later.epochs: expected 0 or more, got -1"),
+        ("later", {"batch": None}, "training.later.batch: expected a whole number, got None"),
+        ("later", {"augmentation": "none"}, "training.later: no field 'augmentation'"),
+        ("first", {"schedule": "lagging"}, "training: first: schedule: lagging has no warm-up"),
+        ("first", {"epochs": 1, "steps": 9}, "training: first: expected one of epochs, steps, steps_per_shot, got epochs "
+                                             "and steps (null takes one away)"),
+    ],  # fmt: skip
 )
 def test_a_mistake_in_a_card_is_told_in_one_line(tmp_path, field, value, message):
     path = card_with(tmp_path, training={**CARD["training"], field: value})
@@ -260,6 +296,42 @@ def test_whatever_stands_in_a_file_it_loads_or_is_told_in_one_line(tmp_path_fact
         load(path)
     except UserError as error:
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": {"use": "adamw", "betas": [0.8, 0.9], "eps": 1e-3}, "momentum": None},
+        {"optimizer": "adam", "momentum": None, "schedule": {"milestones": [4, 10], "factor": 0.1}, "warmup": None},
+        {"epochs": None, "steps_per_shot": 500, "schedule": {"use": "annealing", "per": "step", "floor": 1e-6}},
+        {"schedule": "constant", "warmup": {"use": "linear", "steps": 30}, "clip_gradient": 1.0, "drop_last": True},
+        {"rates": {"head": 10}, "first": {"steps": 30, "warmup": None}, "later": {"epochs": 0}},
+    ],
+)
+def test_training_that_is_written_out_is_read_again_as_the_same(tmp_path, changes):
+    """As records and `extends` do, with every field in it."""
+    card = load_card(card_with(tmp_path, training={**CARD["training"], **changes}))
+
+    again = resolve(card, {})
+
+    assert again == card and content_hash(again) == content_hash(card) != content_hash(load_card("lamm"))
+    assert again.training.first == card.training.first and json.dumps(card.model_dump(mode="json"))
+
+
+def test_training_numbers_of_later_versions_are_absent_from_hashes_at_their_default():
+    card = load_card("lamm")
+    absent = {"steps": None, "steps_per_shot": None, "drop_last": False, "clip_gradient": None, "rates": None, "first": None}
+
+    assert identity(resolve(card, {"training": absent | {"later": None}})) == identity(card)
+    assert identity(card)["training"].keys() == CARD["training"].keys()
+
+
+def test_a_null_that_experiences_name_is_a_fact_of_its_own():
+    """No warm-up later on is another training than the same warm-up later on."""
+    card = load_card("lamm")
+    bare, without = (resolve(card, {"training": {"later": later}}) for later in ({"lr": 0.1}, {"lr": 0.1, "warmup": None}))
+
+    assert content_hash(bare) != content_hash(without)
 
 
 # --- overrides and cards that extend cards ---------------------------------------------------------------------------

@@ -37,7 +37,7 @@ def by_step(folder: Path) -> dict[str, dict[int, float]]:
     """name -> step -> value, of a journal."""
     curves: dict[str, dict[int, float]] = {}
     for (experience, epoch, name), value in journal(folder).items():
-        curves.setdefault(name, {})[logs.step(experience, epoch, EPOCHS)] = value
+        curves.setdefault(name, {})[logs.step(experience, epoch, [EPOCHS] * 2)] = value
     return curves
 
 
@@ -120,8 +120,9 @@ def test_accuracies_are_those_of_the_record_in_percent(tmp_path, monkeypatch, me
 
 
 def test_a_method_that_does_not_train_has_a_step_per_experience():
-    assert [logs.step(experience, 0, 0) for experience in (0, 1, 2)] == [0, 1, 2]
-    assert [logs.step(experience, epoch, 5) for experience, epoch in ((0, 0), (1, 1), (1, 5), (2, 1))] == [0, 1, 5, 6]
+    assert [logs.step(experience, 0, [0, 0]) for experience in (0, 1, 2)] == [0, 1, 2]
+    assert [logs.step(experience, epoch, [5, 5]) for experience, epoch in ((0, 0), (1, 1), (1, 5), (2, 1))] == [0, 1, 5, 6]
+    assert [logs.step(experience, epoch, [5, 2, 2]) for experience, epoch in ((1, 5), (2, 2), (3, 1))] == [5, 7, 8]
 
 
 @pytest.mark.parametrize(("name", "read"), [("tensorboard", tensorboard), ("wandb", wandb)])

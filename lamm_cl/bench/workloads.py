@@ -279,8 +279,8 @@ def whole_run(run: Run, dataset: Dataset, frozen: FrozenCLIP, cache: Path, relea
     model = as_released(prepared.model) if released else prepared.model
     recorder = Recorder(run.scenario.label_spaces)
     images = sources_of(run, model, dataset, prepared.parts, cache)
-    strategy = Loop(model=model, training=prepared.training, sources=images, seed=run.seed, device=frozen.device,
-                    plugins=[recorder])  # fmt: skip
+    strategy = Loop(model=model, training=prepared.training, sources=images, seed=run.seed,
+                    shots=prepared.shots, device=frozen.device, plugins=[recorder])  # fmt: skip
     learn(strategy, stream.benchmark(prepared.parts), recorder, State(), None, Stopwatch(), lambda *_: None)
     return recorder.counts
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lamm_cl.cli.screen import new_table, say, show_table
 
 if TYPE_CHECKING:
-    from lamm_cl.config.schema import Card
+    from lamm_cl.config.schema import Card, Training
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -47,7 +47,7 @@ def _list_methods() -> int:
     for key in card_names():
         card = load_card(key)
         t = card.training
-        training = f"{t.epochs} epochs, batch {t.batch}, lr {t.lr:g}" if t else "none"
+        training = f"{_length(t)}, batch {t.batch}, lr {t.lr:g}" if t else "none"
         table.add_row(key, card.name, _short_paper(card.paper), card.trainable.partition(" (")[0], training)
     return show_table(table)
 
@@ -124,8 +124,24 @@ def _training(card: "Card") -> str:
     t = card.training
     if t is None:
         return "none"
-    warm = f", warm-up {t.warmup.epochs} at {t.warmup.lr:g}" if t.warmup else ""
-    return f"{t.epochs} epochs, batch {t.batch}, {t.optimizer} lr {t.lr:g}, {t.schedule}{warm}, {t.augmentation}"
+    facts = t.model_dump(mode="json", exclude_defaults=True)
+    shown = ("epochs", "steps", "steps_per_shot", "batch", "optimizer", "lr", "momentum", "weight_decay", "schedule", "warmup",
+             "augmentation")  # fmt: skip
+    rest = "".join(f"; {name}: {_text(facts[name])}" for name in facts if name not in shown)
+    if "warmup" in facts:
+        unit = "steps" if t.warmup.steps else "epochs"
+        words = f"warm-up {facts['warmup'][unit]}{' steps' * (unit == 'steps')}"
+        warm = f", {words} at {t.warmup.lr:g}" if t.warmup.lr else f", linear {words}"
+    else:
+        warm = ""
+    optimizer, schedule = (_text(facts[name]).removeprefix("use ") for name in ("optimizer", "schedule"))
+    return f"{_length(t)}, batch {t.batch}, {optimizer} lr {t.lr:g}, {schedule}{warm}, {t.augmentation}{rest}"
+
+
+def _length(t: "Training") -> str:
+    if t.steps_per_shot:
+        return f"{t.steps_per_shot} steps a shot"
+    return f"{t.steps} steps" if t.steps else f"{t.epochs} epochs"
 
 
 def _text(value: object, number: str = "") -> str:

@@ -1,7 +1,7 @@
 """Facts against their model: a mistake in one line that says where it is and what was expected."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_args
 
 from pydantic import ValidationError
@@ -26,8 +26,10 @@ _EXPECTED: dict[str, Callable[[dict[str, Any]], str]] = {
     "float_type": lambda ctx: "a number",
     "string_type": lambda ctx: "text",
     "tuple_type": lambda ctx: "a list",
+    "list_type": lambda ctx: "a list",
     "dict_type": lambda ctx: "a mapping",
     "model_type": lambda ctx: "a mapping",
+    "bool_type": lambda ctx: "true or false",
     "finite_number": lambda ctx: "a finite number",
     "greater_than": lambda ctx: f"a number above {ctx['gt']:g}",
     "greater_than_equal": lambda ctx: f"{ctx['ge']:g} or more",
@@ -40,9 +42,18 @@ _EXPECTED: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
-def _explained(model: type[Facts], data: Any, error: dict[str, Any]) -> str:
-    path = _keys(data, error["loc"])
+def expected(error: Mapping[str, Any]) -> str:
+    """What a value should have been, wherever it stands: one of pydantic's errors in our words."""
     kind, ctx, value = error["type"], error.get("ctx", {}), error["input"]
+    if kind not in _EXPECTED:
+        return error["msg"]
+    near = did_you_mean(value, re.findall(r"'([^']+)'", ctx["expected"])) if kind == "literal_error" else ""
+    return f"expected {_EXPECTED[kind](ctx)}, got {shown(value)}{near}"
+
+
+def _explained(model: type[Facts], data: Any, error: dict[str, Any]) -> str:
+    kind, value = error["type"], error["input"]
+    path = _keys(data, error["loc"], missing=kind == "missing")
     if kind in ("extra_forbidden", "missing"):
         *path, key = path
         fields = _fields(model, path)
@@ -51,22 +62,20 @@ def _explained(model: type[Facts], data: Any, error: dict[str, Any]) -> str:
         name = "a name of letters, digits and + . _ - (it becomes a folder)"
         rule = {"use": "file.Class, as in coop.CoOp", "datasets": "a name or a path"}.get(_section(path), name)
         said = f"expected {rule}, got {shown(value)}"
-    elif kind in _EXPECTED:
-        near = did_you_mean(value, re.findall(r"'([^']+)'", ctx["expected"])) if kind == "literal_error" else ""
-        said = f"expected {_EXPECTED[kind](ctx)}, got {shown(value)}{near}"
     else:
-        said = error["msg"]
+        said = expected(error)
     return ": ".join(filter(None, [".".join(map(str, path)), said]))
 
 
-def _keys(data: Any, loc: tuple[int | str, ...]) -> list[int | str]:
-    """The location without pydantic's own steps (names of union members): only keys that a reader finds in the file."""
+def _keys(data: Any, loc: tuple[int | str, ...], missing: bool) -> list[int | str]:
+    """The location without pydantic's own steps (names of union members): only keys that a reader finds in the file, or misses
+    there."""
     keys: list[int | str] = []
     for step, last in zip(loc, [False] * (len(loc) - 1) + [True], strict=True):
         inside = (isinstance(data, dict) and step in data) or (isinstance(data, list | tuple) and isinstance(step, int))
         if inside:
             data = data[step] if not isinstance(data, list | tuple) or step < len(data) else None
-        if inside or (last and isinstance(data, dict)):
+        if inside or (missing and last and isinstance(data, dict)):
             keys.append(step)
     return keys
 
@@ -77,11 +86,12 @@ def _section(path: list[int | str]) -> str:
 
 
 def _fields(model: type[Facts], path: list[int | str]) -> list[str]:
-    """The field names of the model that lies at a path below `model`."""
+    """The field names of the models that may lie at a path below `model`."""
+    models = [model]
     for step in path:
-        field = model.model_fields.get(str(step))
-        model = next(_facts_in(field.annotation), model) if field else model
-    return [name for name in model.model_fields if name != "key"]
+        fields = [field for each in models if (field := each.model_fields.get(str(step)))]
+        models = [inner for field in fields for inner in _facts_in(field.annotation)] or models
+    return [name for each in models for name in each.model_fields if name != "key"]
 
 
 def _facts_in(annotation: Any) -> Iterator[type[Facts]]:

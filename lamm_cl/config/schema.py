@@ -3,7 +3,7 @@
 Nothing in this package imports torch, so `lamm-cl list` and `show` answer at once.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -28,9 +28,9 @@ Dataset = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_l
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Rate = Annotated[float, Field(gt=0, le=10**6)]
+Amount = Annotated[float, Field(ge=0, le=10**6)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
-
-MOST = 1000  # of whatever a piece has whole numbers of: vectors, blocks, tokens
 HUB = "hf-hub:"  # what a backbone from the Hugging Face hub starts with
 
 
@@ -113,31 +113,174 @@ class OrderSeed(Facts):
     seed: Seed
 
 
+def _one_of(what: dict[str, Any]) -> str:
+    """What is wrong where exactly one of some fields must be given; "" if nothing is."""
+    given = [name for name, value in what.items() if value is not None]
+    if len(given) == 1:
+        return ""
+    return f"expected one of {', '.join(what)}, got {' and '.join(given) or 'none'}{' (null takes one away)' * bool(given)}"
+
+
 class Warmup(Facts):
-    """A constant rate `lr` during the first `epochs` epochs."""
+    """The rate in the first n epochs or steps: a constant `lr`, or linear: 1/n of the training's lr, 2/n, ..., all of it."""
 
-    epochs: Count
-    lr: Rate
-
-
-class Training(Facts):
-    """One experience of training; optimizer and schedule start afresh in the next."""
-
-    epochs: Count
-    batch: Count
-    optimizer: Literal["sgd"]
-    lr: Rate
-    momentum: Annotated[float, Field(ge=0, lt=1)]
-    weight_decay: Annotated[float, Field(ge=0, le=10**6)]
-    schedule: Literal["cosine", "constant"]
-    warmup: Warmup | None = None
-    augmentation: Literal["none", "random_resized_crop+flip"]
+    use: Literal["constant", "linear"] = "constant"
+    epochs: Count | None = None
+    steps: Count | None = None
+    lr: Rate | None = None
 
     @model_validator(mode="after")
-    def _warmup_fits(self) -> "Training":
-        if self.warmup and self.warmup.epochs > self.epochs:
-            raise PydanticCustomError("warmup", "warmup.epochs is more than epochs ({epochs})", {"epochs": self.epochs})
+    def _fits_together(self) -> Self:
+        said = _one_of({"epochs": self.epochs, "steps": self.steps})
+        if (self.lr is None) == (self.use == "constant"):
+            said = "'lr' is missing" if self.lr is None else "lr: a linear warm-up ends at the training's"
+        if said:
+            raise PydanticCustomError("warmup", "{said}", {"said": said})
         return self
+
+
+class Adam(Facts):
+    """torch's: in "adam" weight decay is added to the gradient, in "adamw" it acts on the weights alone."""
+
+    use: Literal["adam", "adamw"]
+    betas: Annotated[tuple[Share, Share], BeforeValidator(_to_tuple)] = (0.9, 0.999)
+    eps: Rate = 1e-8
+
+
+class Schedule(Facts):
+    """How the learning rate changes, per epoch or per step.
+
+    cosine, annealing: half a cosine from `lr` to `floor`, counted from the end of the warm-up.  "cosine" is Dassl's: its length
+    is the whole experience, so behind a warm-up it ends above the floor.  "annealing" is torch's CosineAnnealingLR over what
+    the warm-up leaves.  Without a warm-up they are the same.
+    milestones: times `factor` at each milestone, an epoch or a step counted from 0, warm-up included.
+    """
+
+    use: Literal["cosine", "annealing", "milestones"] = "milestones"
+    per: Literal["epoch", "step"] = "epoch"
+    floor: Amount = 0.0
+    milestones: _list_of(Count) | None = None
+    factor: Rate | None = None
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        mine, said = self.use == "milestones", ""
+        for name in ("milestones", "factor"):
+            if (getattr(self, name) is None) == mine:
+                said = said or (f"'{name}' is missing" if mine else f"{name} goes with use: milestones")
+        if mine and not said and list(self.milestones) != sorted(set(self.milestones)):
+            said = f"expected rising milestones, got {list(self.milestones)}"
+        if mine and self.floor:
+            said = said or "floor goes with a cosine"
+        if said:
+            raise PydanticCustomError("schedule", "{said}", {"said": said})
+        return self
+
+
+class Rates(Facts):
+    """Factors on the learning rate, floor and warm-up included, piece by piece."""
+
+    context: Rate = 1.0
+    labels: Rate = 1.0
+    tower: Rate = 1.0
+    head: Rate = 1.0
+    loss: Rate = 1.0
+
+
+Optimizer = _either(text=Literal["sgd", "adam", "adamw"], mapping=Adam)
+Scheduled = _either(text=Literal["constant", "cosine", "annealing", "lagging"], mapping=Schedule)  # lagging: CODA-Prompt's
+LENGTHS = ("epochs", "steps", "steps_per_shot")
+
+
+class _Numbers(Facts):
+    """What one experience may train with and another without.  A field whose default is a bare None may be absent, never null."""
+
+    epochs: Count | None = None
+    steps: Count | None = None  # of the optimizer; epochs follow one another until they are done
+    steps_per_shot: Count | None = None
+    batch: Count = Field(default=None)
+    optimizer: Optimizer = Field(default=None)
+    lr: Rate = Field(default=None)
+    momentum: Share | None = None  # of SGD
+    weight_decay: Amount = Field(default=None)
+    schedule: Scheduled = Field(default=None)
+    warmup: Warmup | None = None
+    drop_last: bool = False  # leave out the last batch of an epoch if it is smaller, unless it is the only one
+    clip_gradient: Rate | None = None  # the largest norm of all gradients together
+    rates: Rates | None = None
+
+
+class Changes(_Numbers):
+    """What is otherwise in some experiences.  What is not named stays; a new length takes the place of the old one."""
+
+    epochs: Annotated[int, Field(ge=0, le=10**9)] = Field(default=None)
+    steps: Count = Field(default=None)
+    steps_per_shot: Count = Field(default=None)
+
+    @model_serializer
+    def _named(self) -> dict[str, Any]:
+        """A null that is named says something: no warm-up."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
+
+
+class Training(_Numbers):
+    """One experience of training; optimizer and schedule start afresh in the next.
+
+    first, later: what is otherwise in the first experience, and in all others.
+    """
+
+    batch: Count
+    optimizer: Optimizer
+    lr: Rate
+    weight_decay: Amount
+    schedule: Scheduled
+    augmentation: Literal["none", "random_resized_crop+flip"]
+    first: Changes | None = None
+    later: Changes | None = None
+
+    @property
+    def per(self) -> str:
+        """What the learning rate changes with: "epoch" or "step"."""
+        stepwise = self.warmup is not None and self.warmup.steps is not None
+        return "step" if stepwise else getattr(self.schedule, "per", "epoch")
+
+    def changed(self, by: Changes | None) -> Self:
+        if by is None:
+            return self
+        named = {name: getattr(by, name) for name in by.model_fields_set}
+        if named.keys() & set(LENGTHS):
+            named = dict.fromkeys(LENGTHS) | named
+        if named.get("optimizer", "sgd") != "sgd":
+            named = {"momentum": None} | named
+        return self.model_copy(update=named | {"first": None, "later": None})
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for part, changes in {"": None, "first: ": self.first, "later: ": self.later}.items():
+            if said := _misfit(self.changed(changes)):
+                raise PydanticCustomError("misfit", "{part}{said}", {"part": part, "said": said})
+        return self
+
+
+def _misfit(t: Training) -> str:
+    """What does not fit together in the numbers of an experience; "" if all does."""
+    if said := _one_of({name: getattr(t, name) for name in LENGTHS}):
+        return said
+    name = t.optimizer if isinstance(t.optimizer, str) else t.optimizer.use
+    if (t.momentum is None) == (name == "sgd"):
+        return "'momentum' is missing" if name == "sgd" else f"momentum: {name} has none (null takes it away)"
+    if getattr(t.schedule, "floor", 0) > t.lr:
+        return f"schedule.floor is more than lr ({t.lr:g})"
+    if t.warmup is None or t.epochs == 0:
+        return ""
+    if t.schedule == "lagging":
+        return "schedule: lagging has no warm-up"
+    if t.warmup.steps and t.schedule != "constant" and getattr(t.schedule, "per", "epoch") == "epoch":
+        return "warmup.steps goes with a constant schedule or one with per: step"
+    for unit in ("epochs", "steps"):
+        if getattr(t, unit) and (getattr(t.warmup, unit) or 0) > getattr(t, unit):
+            return f"warmup.{unit} is more than {unit} ({getattr(t, unit)})"
+    return ""
 
 
 class Piece(Facts):
@@ -155,17 +298,13 @@ class Piece(Facts):
         return {"options": options} | ({"use": value["use"]} if "use" in value else {})
 
     @model_validator(mode="after")
-    def _options_are_sane(self) -> "Piece":
-        """Before anything is built of them: a thousand million vectors, a text that a template would read as a place."""
+    def _no_option_is_a_template(self) -> "Piece":
+        """A template would read braces as a place.  All else about an option is said by its annotation (learner/build.py)."""
         for key, option in self.options.items():
-            expected = ""
-            if isinstance(option, int) and not 0 <= option <= MOST:
-                expected = f"a whole number from 0 to {MOST}"
             if isinstance(option, str) and ("{" in option or "}" in option):
-                expected = "a text without braces"
-            if expected:
-                raise PydanticCustomError("option", "{key}: expected {expected}, got {got}",
-                                          {"key": key, "expected": expected, "got": shown(option)})  # fmt: skip
+                raise PydanticCustomError(
+                    "option", "{key}: expected a text without braces, got {got}", {"key": key, "got": shown(option)}
+                )
         return self
 
     @model_serializer

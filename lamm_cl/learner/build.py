@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from lamm_cl.config import schema
+from lamm_cl.config.explained import expected
 from lamm_cl.errors import UserError, did_you_mean
 from lamm_cl.learner.model import Learner
 from lamm_cl.learner.pieces import Head, Labels, Piece, Words
@@ -49,19 +50,20 @@ def piece(card: schema.Card, field: str, given: dict) -> Piece | None:
         return None
     where = f"{card.key}: {field}"
     cls = find(entry.use, where)
-    parameters = inspect.signature(cls.__init__, eval_str=True).parameters
+    parameters = inspect.signature(cls.__init__, eval_str=True).parameters  # a page may postpone its annotations
     mine = {name: p for name, p in parameters.items() if name != "self" and name not in given}
+    options = {}
     for name, value in entry.options.items():
         if name not in mine:
             raise UserError(f"{where}: {entry.use} has no option {name!r}{did_you_mean(name, mine)}")
         try:
-            TypeAdapter(mine[name].annotation).validate_python(value, strict=True)
+            options[name] = TypeAdapter(mine[name].annotation).validate_python(value, strict=True)
         except ValidationError as error:
-            raise UserError(f"{where}: {name}: {value!r}: {error.errors()[0]['msg']}") from None
+            raise UserError(f"{where}: {name}: {expected(error.errors()[0])}") from None
     for name, p in mine.items():
         if p.default is p.empty and name not in entry.options and p.kind is p.KEYWORD_ONLY:
             raise UserError(f"{where}: {entry.use} needs {name!r}")
-    return cls(**{name: value for name, value in given.items() if name in parameters}, **entry.options)
+    return cls(**{name: value for name, value in given.items() if name in parameters}, **options)
 
 
 def find(use: str, where: str) -> type:

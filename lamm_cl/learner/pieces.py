@@ -17,10 +17,11 @@ seeds by the run's seed and the moment.
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from lamm_cl.errors import UserError
@@ -28,6 +29,10 @@ from lamm_cl.learner.output import Output
 from lamm_cl.learner.prompts import Atom, noise, start
 from lamm_cl.learner.shown import Experience, Frozen, Images
 from lamm_cl.towers.clip import FrozenCLIP, Prompts
+
+# What options are annotated with, so that no thousand million vectors are built before anybody is told.
+Few = Annotated[int, Field(ge=1, le=1000)]  # vectors, blocks, tokens
+Weight = Annotated[float, Field(ge=0, le=10**6)]  # of a loss term
 
 
 class Piece(nn.Module):
@@ -108,7 +113,7 @@ class DeepContext(ContextLearner):
 
     prompts_images = True
 
-    def __init__(self, clip: FrozenCLIP, *, n: int, init: str | None, depth: int):
+    def __init__(self, clip: FrozenCLIP, *, n: Few, init: str | None, depth: Few):
         super().__init__()
         if not 1 <= depth <= clip.depth:
             raise UserError(f"context: depth: {depth}, but the towers have {clip.depth} blocks")

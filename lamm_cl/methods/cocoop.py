@@ -3,12 +3,9 @@
 One bias pi is added to all n context vectors, so every image has its own text features (B, c, D).
 """
 
-from typing import Annotated
-
-from pydantic import Field
 from torch import Tensor, nn
 
-from lamm_cl.learner.pieces import ContextLearner
+from lamm_cl.learner.pieces import ContextLearner, Few
 from lamm_cl.learner.prompts import start
 from lamm_cl.towers.clip import FrozenCLIP, Prompts
 
@@ -18,7 +15,7 @@ class CoCoOp(ContextLearner):
 
     reads_images = True
 
-    def __init__(self, clip: FrozenCLIP, *, n: int, init: str | None, squeeze: Annotated[int, Field(ge=1)] = 16):
+    def __init__(self, clip: FrozenCLIP, *, n: Few, init: str | None, squeeze: Few = 16):
         super().__init__()
         template, self.v = start(clip, n, init)
         self.n, self.templates = n, (template,)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lamm_cl.learner.pieces import DeepContext, Loss
+from lamm_cl.learner.pieces import DeepContext, Few, Loss, Weight
 from lamm_cl.learner.prompts import in_template
 from lamm_cl.learner.shown import Images
 from lamm_cl.towers.clip import FrozenCLIP, Prompts
@@ -37,7 +37,7 @@ class Correlate(nn.Module):
 class COMMA(DeepContext):
     """depth: the input and the blocks 1 .. depth-1."""
 
-    def __init__(self, clip: FrozenCLIP, *, n: int, init: str | None, depth: int):
+    def __init__(self, clip: FrozenCLIP, *, n: Few, init: str | None, depth: Few):
         super().__init__(clip, n=n, init=init, depth=depth)
         self.project = nn.Linear(clip.d, clip.w)
         self.correlate = nn.ModuleList(Correlate(clip.d, clip.w) for _ in range(depth - 1))
@@ -55,7 +55,7 @@ class COMMA(DeepContext):
 
 
 class Released(COMMA):
-    def __init__(self, clip: FrozenCLIP, *, n: int, init: str | None, depth: int):
+    def __init__(self, clip: FrozenCLIP, *, n: Few, init: str | None, depth: Few):
         super().__init__(clip, n=n, init=init, depth=depth)
         self.correlate.requires_grad_(False)
 
@@ -74,7 +74,7 @@ class Score(Loss):
 
     needs = frozenset({"tokens"})
 
-    def __init__(self, clip: FrozenCLIP, *, names: list[str], template: str, dataset: str, weight: float,
+    def __init__(self, clip: FrozenCLIP, *, names: list[str], template: str, dataset: str, weight: Weight,
                  positions: Literal["all", "text"] = "all", instead: dict[str, str] | None = None):  # fmt: skip
         super().__init__()
         self.positions = positions

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from lamm_cl.learner import pieces
-from lamm_cl.learner.pieces import ContextLearner
+from lamm_cl.learner.pieces import ContextLearner, Few
 from lamm_cl.learner.prompts import Atom, PerClass, noise, start
 from lamm_cl.learner.shown import Experience
 from lamm_cl.towers.clip import FrozenCLIP, Prompts
@@ -28,7 +28,7 @@ class Words(pieces.Words):
 class CoOp(ContextLearner):
     """init: n words to start from, or None for random vectors."""
 
-    def __init__(self, clip: FrozenCLIP, *, n: int, init: str | None, position: Literal["end", "middle", "front"] = "end"):
+    def __init__(self, clip: FrozenCLIP, *, n: Few, init: str | None, position: Literal["end", "middle", "front"] = "end"):
         super().__init__()
         self.n, self.order = n, ORDERS[position]
         template, self.v = start(clip, n, init)
@@ -46,7 +46,7 @@ class ClassContext(CoOp):
 
     shared = False
 
-    def __init__(self, clip: FrozenCLIP, *, names: list[str], n: int, init: str | None,
+    def __init__(self, clip: FrozenCLIP, *, names: list[str], n: Few, init: str | None,
                  position: Literal["end", "middle", "front"] = "end"):  # fmt: skip
         super().__init__(clip, n=n, init=init, position=position)
         v = self.v.detach()

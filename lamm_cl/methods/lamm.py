@@ -12,13 +12,14 @@ feature term is a mean over the images of the batch, 0 if they all have one labe
 distribution is the target and gets a gradient, and the term is a cross-entropy, not a divergence (trainers/coop.py).
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
-from lamm_cl.learner.pieces import Labels, Loss
+from lamm_cl.learner.pieces import Labels, Loss, Weight
 from lamm_cl.learner.prompts import Atom, PerClass, words
 from lamm_cl.learner.shown import Experience
 from lamm_cl.towers.clip import FrozenCLIP
@@ -91,7 +92,8 @@ class Alignment(Loss):
 
     needs = frozenset({"reference"})
 
-    def __init__(self, *, shots: float, parameter: float, feature: float, logit: float, temperature: float,
+    def __init__(self, *, shots: float, parameter: Weight, feature: Weight, logit: Weight,
+                 temperature: Annotated[float, Field(gt=0, le=10**6)],
                  per: Literal["shots", "one"] = "shots"):  # fmt: skip
         super().__init__()
         self.weights = {"parameter": parameter / (shots if per == "shots" else 1), "feature": feature, "logit": logit}

@@ -8,7 +8,7 @@ from copy import deepcopy
 
 from torch import nn
 
-from lamm_cl.learner.pieces import DeepContext
+from lamm_cl.learner.pieces import DeepContext, Few
 from lamm_cl.learner.shown import Images
 from lamm_cl.towers.clip import FrozenCLIP, Prompts
 
@@ -16,7 +16,7 @@ from lamm_cl.towers.clip import FrozenCLIP, Prompts
 class MaPLe(DeepContext):
     """depth J: the input and the blocks 1 .. J-1."""
 
-    def __init__(self, clip: FrozenCLIP, *, n: int, init: str | None, depth: int):
+    def __init__(self, clip: FrozenCLIP, *, n: Few, init: str | None, depth: Few):
         super().__init__(clip, n=n, init=init, depth=depth)
         deep = nn.Linear(clip.d, clip.w)
         self.F = nn.ModuleList([nn.Linear(clip.d, clip.w), *(deepcopy(deep) for _ in range(depth - 1))])

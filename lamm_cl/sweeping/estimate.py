@@ -1,9 +1,9 @@
 """What a sweep costs: images and prompts counted from its runs; times follow from a speed."""
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from lamm_cl.config.lengths import lengths
 from lamm_cl.config.schema import Card
 from lamm_cl.sweeping.plan import Run
 
@@ -49,24 +49,24 @@ def work(runs: Iterable[Run], sizes: dict[str, Sizes], context_of: Callable[[Car
         size, training = sizes[run.dataset], run.card.training
         n = size.train if run.shots == "full" else min(size.train, run.shots * size.classes)
         counts = classes_of(run.scenario.experiences, size.classes)
-        epochs = training.epochs if training else 0
+        images = [n * c / size.classes for c in counts]
+        how_long = lengths(training, images, n / size.classes)
         context = context_of(run.card)
         if context.prompts_images:
-            prompted += n * epochs * (1 + BACKWARD) + size.test * (len(counts) + 1)
+            prompted += round(sum(each.images for each in how_long)) * (1 + BACKWARD) + size.test * (len(counts) + 1)
         else:
             augmented = training is not None and training.augmentation != "none"
             bank[run.dataset, "test"] = size.test
             if training:
-                draws = epochs if augmented else 1
+                draws = max(each.epochs for each in how_long) if augmented else 1
                 bank[run.dataset, run.shots, run.seed, augmented] = max(
                     n * draws, bank.get((run.dataset, run.shots, run.seed, augmented), 0)
                 )
         if training:
             seen = run.scenario.train_label_space == "seen"
-            for i, c in enumerate(counts):
-                steps = epochs * math.ceil(n * c / size.classes / training.batch)
+            for i, (c, each) in enumerate(zip(counts, how_long, strict=True)):
                 in_play = sum(counts[: i + 1]) if seen else c
-                prompts += steps * in_play * (training.batch if context.reads_images else 1)
+                prompts += each.steps * in_play * (training.batch if context.reads_images else 1)
     return Work(sum(bank.values()), prompted, prompts)
 
 

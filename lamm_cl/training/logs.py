@@ -40,11 +40,11 @@ class Row(NamedTuple):
 
 
 @contextmanager
-def plugins_for(names: Sequence[str], run: Run, identity: dict[str, Any], *, epochs: int, recorder: Recorder,
+def plugins_for(names: Sequence[str], run: Run, identity: dict[str, Any], *, epochs: Sequence[int], recorder: Recorder,
                 resumed: State | None) -> Iterator[list["Curves"]]:  # fmt: skip
     """The plugins that write the logs `names` (of csv, tensorboard, wandb) while the run lasts; none for no names.
 
-    epochs: per experience.  recorder: whose counts become accuracies.  resumed: the state that the run goes on from.
+    epochs: of each experience.  recorder: whose counts become accuracies.  resumed: the state that the run goes on from.
     They come before what saves states: a row of a saved epoch is then always on disk.
     """
     if not names:
@@ -63,16 +63,17 @@ def plugins_for(names: Sequence[str], run: Run, identity: dict[str, Any], *, epo
         yield [Curves(journal, writes, epochs, recorder)]
 
 
-def step(experience: int, epoch: int, epochs: int) -> int:
+def step(experience: int, epoch: int, epochs: Sequence[int]) -> int:
     """The x of a curve: epochs done over the stream; experiences learned, for a method that does not train."""
-    return max(experience - 1, 0) * epochs + epoch if epochs else experience
+    return sum(epochs[: max(experience - 1, 0)]) + epoch if any(epochs) else experience
 
 
 class Curves:
     """An Avalanche plugin: per epoch the loss terms (as weighted, means over the images) with their sum and the learning
     rate, per evaluation the accuracies in %.  Sums stay on the device and are read once per epoch."""
 
-    def __init__(self, journal: Callable[[Sequence[Row]], None], writes: Sequence[Write], epochs: int, recorder: Recorder):
+    def __init__(self, journal: Callable[[Sequence[Row]], None], writes: Sequence[Write], epochs: Sequence[int],
+                 recorder: Recorder):  # fmt: skip
         self.journal, self.writes, self.epochs, self.recorder = journal, writes, epochs, recorder
         self.told = len(recorder.counts)
 
@@ -87,7 +88,8 @@ class Curves:
     def after_training_epoch(self, strategy: Loop, **_: Any) -> None:
         values = {f"loss/{name}": total / self.images for name, total in _read(self.sums).items()}
         values["loss/total"] = sum(values.values())
-        values["learning_rate"] = strategy.optimizer.param_groups[0]["lr"]
+        group = strategy.optimizer.param_groups[0]
+        values["learning_rate"] = group["lr"] / group["factor"]
         self._tell(strategy.experience.current_experience + 1, strategy.epoch + 1, values)
 
     def after_eval(self, strategy: Loop, **_: Any) -> None:
@@ -99,7 +101,7 @@ class Curves:
             if count.correct is not None and count.total
         }
         trained = strategy.model.learned
-        self._tell(trained, self.epochs if trained else 0, values)
+        self._tell(trained, self.epochs[trained - 1] if trained else 0, values)
 
     def _tell(self, experience: int, epoch: int, values: dict[str, float]) -> None:
         self.journal([Row(experience, epoch, name, value) for name, value in values.items()])

@@ -19,12 +19,13 @@ from avalanche.training.templates import SupervisedTemplate
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lamm_cl.config.lengths import Length, length, training_of
 from lamm_cl.config.schema import Training
 from lamm_cl.learner.model import Learner
 from lamm_cl.learner.shown import Images
 from lamm_cl.seeds import derive
 from lamm_cl.training.features import onto
-from lamm_cl.training.optimizing import learning_rate, optimizer
+from lamm_cl.training.optimizing import clip, learning_rate, optimizer, set_rate
 from lamm_cl.training.sources import EVAL_BATCH, Source, Sources
 from lamm_cl.training.state import State
 
@@ -39,28 +40,33 @@ class Batches:
     size: int
     epoch: int = 0
     order: torch.Generator | None = None
+    steps: int | None = None  # the first so many alone
 
     def __iter__(self) -> Iterator[list[Images | Tensor]]:
         n = len(self.samples)
         positions = torch.arange(n) if self.order is None else torch.randperm(n, generator=self.order)
+        positions = positions if self.steps is None else positions[: self.steps * self.size]
         images = self.source.batches(self.samples[positions].split(self.size), self.epoch)
         targets = onto(self.source.device, self.targets[positions]).split(self.size)
         yield from map(list, zip(images, targets, strict=True))
 
     def __len__(self) -> int:
-        return math.ceil(len(self.samples) / self.size)
+        whole = math.ceil(len(self.samples) / self.size)
+        return whole if self.steps is None else min(whole, self.steps)
 
 
 class Loop(SupervisedTemplate):
     """Avalanche's own loop with the method's loss, and a fresh optimizer and schedule per experience."""
 
-    def __init__(self, *, model: Learner, training: Training | None, sources: Sources, seed: int,
+    def __init__(self, *, model: Learner, training: Training | None, sources: Sources, seed: int, shots: float = 1,
                  progress: Callable[[int, int], None] = lambda experience, epoch: None, **kwargs):  # fmt: skip
-        epochs = training.epochs if training else 0
         with warnings.catch_warnings(action="ignore"):  # "no loggers": its metrics know one label space, so none is asked for
             evaluator = EvaluationPlugin()
-        super().__init__(model=model, optimizer=None, train_epochs=epochs, eval_mb_size=EVAL_BATCH, evaluator=evaluator, **kwargs)
+        super().__init__(model=model, optimizer=None, train_epochs=0, eval_mb_size=EVAL_BATCH, evaluator=evaluator, **kwargs)
         self.training, self.sources, self.seed, self.progress = training, sources, seed, progress
+        self.shots = shots
+        self.current: Training | None = None  # the numbers of the current experience
+        self.length: Length | None = None
         self.resumed: State | None = None  # where the next experience goes on
 
     @property
@@ -84,8 +90,10 @@ class Loop(SupervisedTemplate):
     def check_model_and_optimizer(self, **_) -> None:
         self.model = self.model_adaptation()
         if self.training:  # zero-shot CLIP has nothing to train
-            self.optimizer = optimizer(self.training, self.model)
-            self.train_epochs = self.training.epochs
+            self.current = training_of(self.training, self.experience.current_experience, self.shots)
+            self.length = length(self.current, len(self.samples()[0]))
+            self.train_epochs = self.length.epochs
+            self.optimizer = optimizer(self.current, self.model) if self.train_epochs else None
         if self.resumed:
             self.train_epochs -= self.resumed.epochs
             restore(self.model, self.optimizer, self.resumed)
@@ -99,30 +107,42 @@ class Loop(SupervisedTemplate):
     def _before_training_epoch(self, **kwargs) -> None:
         i, epoch = self.experience.current_experience, self.epoch
         self.progress(i, epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.training, epoch)
+        set_rate(self.optimizer, learning_rate(self.current, epoch, 0, self.length.per_epoch))
         order = torch.Generator().manual_seed(derive(self.seed, "shuffle", i, epoch))
-        samples, targets = self.experience.samples, self.experience.targets
-        if self.model.memory is not None:
-            old = self.model.memory.samples(self.model.experience(i))
-            samples, targets = torch.cat([samples, old]), torch.cat([targets, self.sources.parts.train_targets[old]])
-        self.dataloader = Batches(self.sources.train, samples, targets, self.training.batch, epoch, order)
+        samples, targets = self.samples()
+        steps = self.length.steps_of(epoch)
+        self.dataloader = Batches(self.sources.train, samples, targets, self.current.batch, epoch, order, steps)
         super()._before_training_epoch(**kwargs)
 
+    def samples(self) -> tuple[Tensor, Tensor]:
+        """What the current experience is trained on, exemplars of earlier ones included, and their targets."""
+        samples, targets = self.experience.samples, self.experience.targets
+        if self.model.memory is not None:
+            old = self.model.memory.samples(self.model.experience(self.experience.current_experience))
+            samples, targets = torch.cat([samples, old]), torch.cat([targets, self.sources.parts.train_targets[old]])
+        return samples, targets
+
     def _before_training_iteration(self, **kwargs) -> None:
+        step, per_epoch = self.clock.train_epoch_iterations, self.length.per_epoch
+        if self.current.per == "step":
+            set_rate(self.optimizer, learning_rate(self.current, self.epoch, step, per_epoch))
         if self.model.draws:
-            i, step = self.experience.current_experience, self.epoch * len(self.dataloader) + self.clock.train_epoch_iterations
-            torch.manual_seed(derive(self.seed, "noise", i, step))
+            i = self.experience.current_experience
+            torch.manual_seed(derive(self.seed, "noise", i, self.epoch * per_epoch + step))
         super()._before_training_iteration(**kwargs)
 
     def backward(self) -> None:
         self.model.backward(self.terms, self.loss)
 
+    def optimizer_step(self) -> None:
+        clip(self.current, self.optimizer)
+        super().optimizer_step()
+
     def _after_training_epoch(self, **kwargs) -> None:
         if not torch.isfinite(self.loss):
             i = self.experience.current_experience
             raise FloatingPointError(f"the loss is {self.loss.item()} in experience {i + 1}, epoch {self.epoch}")
-        self.model.after_epoch(self.epoch, self.training.epochs)
+        self.model.after_epoch(self.epoch, self.length.epochs)
         super()._after_training_epoch(**kwargs)
 
     def _after_training_exp(self, **kwargs) -> None:

@@ -1,25 +1,84 @@
-"""The optimizer and the learning rate of an experience."""
+"""The optimizer and the learning rate of an experience.
+
+With K epochs or steps, W of them warm-up, and t from 0 (an epoch, or a step with `per: step`):
+
+    constant    lr                                          multi-step  lr factor^(milestones <= t)
+    cosine      f + (lr - f)/2 (1 + cos(pi (t - W) / K))            Dassl (dassl/optim/lr_scheduler.py): ends above the floor f
+    annealing   f + (lr - f)/2 (1 + cos(pi (t - W) / (K - W)))      torch's CosineAnnealingLR
+    lagging     lr cos(99 pi max(t - 1, 0) / (200 (K - 1)))         CODA-Prompt (utils/schedulers.py): two first epochs at lr
+
+and during the warm-up its own constant rate, or lr (t + 1) / W.
+"""
 
 import math
+from bisect import bisect_right
 
 import torch
-from torch.optim import SGD, Optimizer
+from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import Adam as TorchAdam
 
-from lamm_cl.config.schema import Training
+from lamm_cl.config.schema import Adam, Training
 
-
-def optimizer(training: Training, model: torch.nn.Module) -> Optimizer:
-    """SGD over what requires a gradient; parameters without a gradient are skipped, those with a zero gradient decay."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    return SGD(trainable, lr=training.lr, momentum=training.momentum, weight_decay=training.weight_decay)
+PIECES = {"extra_loss": "loss"}  # where the name of a learner's module is not the card's
 
 
-def learning_rate(training: Training, epoch: int) -> float:
-    """The rate of an epoch (from 0), as Dassl: a constant warm-up, then a cosine that counts from the end of the warm-up but
-    keeps the full length, so it ends above 0."""
-    warm = training.warmup.epochs if training.warmup else 0
-    if epoch < warm:
-        return training.warmup.lr
-    if training.schedule == "constant":
+def optimizer(training: Training, model: nn.Module) -> Optimizer:
+    """Over what requires a gradient; parameters without a gradient are skipped, those with a zero gradient decay.
+
+    A group of parameters for every factor in `rates`, kept there as "factor"; its rate is factor x learning_rate(...).
+    """
+    groups = [{"params": parameters, "factor": factor} for factor, parameters in by_factor(training, model).items()]
+    for group in groups:
+        group["lr"] = training.lr * group["factor"]
+    if training.optimizer == "sgd":
+        return SGD(groups, lr=training.lr, momentum=training.momentum, weight_decay=training.weight_decay)
+    named = training.optimizer
+    chosen = named if isinstance(named, Adam) else Adam(use=named)
+    kind = {"adam": TorchAdam, "adamw": AdamW}[chosen.use]
+    return kind(groups, lr=training.lr, betas=chosen.betas, eps=chosen.eps, weight_decay=training.weight_decay)
+
+
+def by_factor(training: Training, model: nn.Module) -> dict[float, list[nn.Parameter]]:
+    """Trainable parameters by the factor of their piece; one group where no factor differs."""
+    found: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            piece = name.partition(".")[0]
+            factor = getattr(training.rates, PIECES.get(piece, piece), 1.0)
+            found.setdefault(factor, []).append(parameter)
+    return found
+
+
+def learning_rate(training: Training, epoch: int, step: int = 0, per_epoch: int = 1) -> float:
+    """The rate of a step (from 0) of an epoch (from 0) that has `per_epoch` steps; see the head of this file.
+
+    training: as `training_of` gives it.  Where nothing changes per step, the rate of the epoch.
+    """
+    schedule, warmup = training.schedule, training.warmup
+    each = per_epoch if training.per == "step" else 1  # times an epoch
+    t = epoch * each + (step if training.per == "step" else 0)
+    K = training.epochs * each if training.steps is None else math.ceil(training.steps * each / per_epoch)
+    W = 0 if warmup is None else warmup.steps or warmup.epochs * each
+    if t < W:
+        return training.lr * (t + 1) / W if warmup.lr is None else warmup.lr
+    name, floor = (schedule, 0.0) if isinstance(schedule, str) else (schedule.use, schedule.floor)
+    if name == "milestones":
+        return training.lr * schedule.factor ** bisect_right(schedule.milestones, t)
+    if name == "constant":
         return training.lr
-    return training.lr / 2 * (1 + math.cos(math.pi * (epoch - warm) / training.epochs))
+    if name == "lagging":
+        return training.lr * math.cos(99 * math.pi * max(t - 1, 0) / (200 * max(K - 1, 1)))
+    return floor + (training.lr - floor) / 2 * (1 + math.cos(math.pi * (t - W) / (K if name == "cosine" else K - W)))
+
+
+def set_rate(optimizer: Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
+
+
+def clip(training: Training, optimizer: Optimizer) -> None:
+    """Scale all gradients so that their norm together is at most clip_gradient."""
+    if training.clip_gradient is not None:
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, training.clip_gradient)

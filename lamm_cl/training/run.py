@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save
 
 from lamm_cl.config.identity import content_hash
+from lamm_cl.config.lengths import Length, lengths
 from lamm_cl.config.schema import Backbone, Training
 from lamm_cl.data import catalogue
 from lamm_cl.data.dataset import Dataset, learned_from
@@ -76,17 +77,26 @@ class Prepared:
         return self.run.card.training
 
     @property
-    def epochs(self) -> int:
-        """Of each experience."""
-        return self.training.epochs if self.training else 0
+    def shots(self) -> float:
+        """Training images a class; where all are used, their mean."""
+        return shots_of(self.run, self.parts)
+
+    @property
+    def lengths(self) -> list[Length]:
+        """How long each experience is trained."""
+        return lengths(self.training, list(map(len, self.parts.train)), self.shots)
+
+
+def shots_of(run: Run, parts: stream.Stream) -> float:
+    return run.shots if run.shots != "full" else sum(map(len, parts.train)) / len(parts.names)
 
 
 def prepare(run: Run, frozen: FrozenCLIP, dataset: Dataset, cache: Path) -> Prepared:
     """The door of one run: stream, model and sources of images."""
     parts = stream.split(run.scenario, dataset, run.shots, run.seed)
-    shots = run.shots if run.shots != "full" else sum(map(len, parts.train)) / len(parts.names)
-    model = build(run.card, frozen, parts.names, parts.experiences, template=dataset.template, dataset=dataset.name, shots=shots,
-                  train_label_space=run.scenario.train_label_space, seed=derive(run.seed, "initial values"))  # fmt: skip
+    model = build(run.card, frozen, parts.names, parts.experiences, template=dataset.template, dataset=dataset.name,
+                  shots=shots_of(run, parts), train_label_space=run.scenario.train_label_space,
+                  seed=derive(run.seed, "initial values"))  # fmt: skip
     return Prepared(run, frozen, dataset, parts, model, sources_of(run, model, dataset, parts, cache))
 
 
@@ -123,10 +133,11 @@ def complete(prepared: Prepared, progress: Callable[[Progress], None], *, save_e
     """
     start = start or time.perf_counter()
     run, frozen, dataset, parts, model = prepared.run, prepared.frozen, prepared.dataset, prepared.parts, prepared.model
-    T, epochs = len(parts.experiences), prepared.epochs
+    T, epochs = len(parts.experiences), [length.epochs for length in prepared.lengths]
 
     def tell(experience: int, epoch: int, stage: str = "train") -> None:
-        progress(Progress(experience=experience + 1, experiences=T, epoch=epoch + 1, epochs=epochs, stage=stage))
+        mine = epochs[max(experience, 0)]
+        progress(Progress(experience=experience + 1, experiences=T, epoch=epoch + 1, epochs=mine, stage=stage))
 
     identity = run.identity | {
         "scenario hash": content_hash(run.scenario), "card hash": content_hash(run.card), "weights hash": frozen.weights_hash,
@@ -138,12 +149,13 @@ def complete(prepared: Prepared, progress: Callable[[Progress], None], *, save_e
     recorder = Recorder(run.scenario.label_spaces, [count_of(facts) for facts in state.counts])
     with plugins_for(logs, run, identity, epochs=epochs, recorder=recorder, resumed=resumed) as curves:
         keeper = Keeper(run.folder, identity, state, save_every)
-        strategy = Loop(model=model, training=prepared.training, sources=prepared.sources, seed=run.seed, progress=tell,
-                        device=frozen.device, plugins=[recorder, *curves, keeper])  # fmt: skip
+        strategy = Loop(model=model, training=prepared.training, sources=prepared.sources, seed=run.seed, shots=prepared.shots,
+                        progress=tell, device=frozen.device, plugins=[recorder, *curves, keeper])  # fmt: skip
         watch.lap("prepare", start)
         learn(strategy, stream.benchmark(parts), recorder, state, resumed, watch, tell, keeper)
     learned = save({name: t.contiguous().cpu() for name, t in model.learned_tensors().items()})
     write_atomic(run.folder / "learned.safetensors", learned)
+    trained_on = round(sum(length.images for length in prepared.lengths))
     name = catalogue.canonical(run.dataset)  # not the path of one's own data
     record = Record(
         run=RunFacts(run.scenario.name, run.scenario.version, name, run.method, run.shots, run.seed),
@@ -153,7 +165,7 @@ def complete(prepared: Prepared, progress: Callable[[Progress], None], *, save_e
         dataset=facts_of(dataset, parts),
         counts=tuple(recorder.counts),
         model=ModelFacts(tuple(state.trainable), model.labels.k or None, model.kept_bytes(), model.scores_unseen),
-        measured=measured(watch, frozen.device, epochs * sum(map(len, parts.train)) + (T + 1) * len(dataset.test)),
+        measured=measured(watch, frozen.device, trained_on + (T + 1) * len(dataset.test)),
         files={"learned.safetensors": hashlib.sha256(learned).hexdigest()},
     )
     write_record(record, run.folder)
