@@ -8,8 +8,9 @@ from pathlib import Path
 
 from lamm_cl.cli import arguments
 from lamm_cl.cli.screen import console, plain, say
+from lamm_cl.errors import UserError
 
-RESULTS = "results folder of a scenario, as results/demo"
+RESULTS = "results folder of a scenario, as results/demo, or a pack of one"
 KINDS = (
     *("degradation", "degradation-per-dataset", "incremental", "base-to-new", "ablation", "domain-generalisation"),
     *("cost", "few-shot"),
@@ -42,19 +43,44 @@ def _add_table(commands: argparse._SubParsersAction) -> None:
     table.add_argument("--kind", default="degradation", choices=KINDS, metavar="KIND", help=", ".join(KINDS))
     _add_format(table)
     table.add_argument("--write", action="store_true", help="also write the files of RESULTS/tables")
+    table.add_argument("--output", type=Path, metavar="DIR", help="write them to DIR instead; of one RESULTS")
+    text = "write them also where records.csv has counts whose records are gone, and records.csv with them"
+    table.add_argument("--replace", action="store_true", help=text)
     table.set_defaults(command=_table)
 
 
 def _table(args: argparse.Namespace) -> int:
     from lamm_cl.reports import builders
     from lamm_cl.reports.derived import write_tables
+    from lamm_cl.results.csv import write_records_csv
 
+    writing = args.write or args.replace or args.output is not None
     shown = builders.tables(args.results, args.kind)
+    if writing:
+        _check_writable(args.results, args.output, args.replace)
     _print_tables(shown, args.format)
-    for folder in args.results if args.write else ():
-        for path in write_tables(folder):
+    for folder in args.results if writing else ():
+        paths = write_tables(folder, args.output)
+        if args.replace and not args.output:
+            paths.append(write_records_csv(folder))
+        for path in paths:
             say(f"wrote {path}")
     return 0
+
+
+def _check_writable(results: Sequence[Path], output: Path | None, replace: bool) -> None:
+    """Whether tables may be written there; before anything is printed."""
+    from lamm_cl.results.csv import lost
+    from lamm_cl.results.stored import check_writable
+
+    if output:
+        if len(results) > 1:
+            raise UserError(f"--output: expected one RESULTS, got {len(results)}: their tables have the same names")
+        return
+    for folder in results:
+        check_writable(folder, "say where with --output DIR")
+        if not replace and (told := lost(folder)):
+            raise UserError(f"{told}; --replace does it, or write the tables elsewhere with --output DIR")
 
 
 def _add_plot(commands: argparse._SubParsersAction) -> None:
@@ -74,8 +100,11 @@ def _add_plot(commands: argparse._SubParsersAction) -> None:
 def _plot(args: argparse.Namespace) -> int:
     from lamm_cl.reports import figures
     from lamm_cl.results.runs import Unfit, runs_in
+    from lamm_cl.results.stored import check_writable
 
     output = args.output or (args.results[0] / "figures" if len(args.results) == 1 else Path("figures"))
+    if not args.output and len(args.results) == 1:
+        check_writable(args.results[0], "say where with --output DIR")
     several_shots = any(len(runs_in(folder)) > 1 for folder in args.results)
     kinds = [args.kind] if args.kind else [kind for kind in figures.FIGURES if kind != "few-shot" or several_shots]
     for kind in kinds:
@@ -140,9 +169,12 @@ def _add_report(commands: argparse._SubParsersAction) -> None:
 
 def _report(args: argparse.Namespace) -> int:
     from lamm_cl.reports.page import page
+    from lamm_cl.results.stored import check_writable
 
     several = len(args.results) > 1
     output = args.output or (Path("report.html") if several else args.results[0] / "report.html")
+    if not args.output and not several:
+        check_writable(args.results[0], "say where with --output FILE")
     say(f"wrote {page.write_page(args.results, output)}")
     return 0
 
@@ -173,12 +205,24 @@ def _verify(args: argparse.Namespace) -> int:
     chosen = verify.choose(args.results, args.run, args.recompute)
     found = verify.problems(args.results, doors.derived)
     finished = verify.runs(args.results)
-    say("\n".join(map(plain, found)) if found else f"{len(finished)} runs: every file is whole, tables follow from the records")
+    say("\n".join(map(plain, found)) if found else f"{len(finished)} runs: {_whole(args.results)}")
     os.environ["OMP_NUM_THREADS"] = "1"  # see lamm_cl.cli.run
     settings = Settings(arguments.data_root(args), arguments.cache(args), args.device, jobs=1)
     for name in chosen:
-        say(f"{name}: doing it again")
+        say(f"{plain(name)}: doing it again")
         differs = verify.recompute(finished[name], settings, lambda event: None, doors.train)
-        say(f"{name}: {f'differs: {differs}' if differs else 'the same counts and the same learned tensors'}")
+        say(f"{plain(name)}: {f'differs: {plain(differs)}' if differs else 'the same counts and the same learned tensors'}")
         found += [differs] if differs else []
     return 1 if found else 0
+
+
+def _whole(results: Path) -> str:
+    """What was found in order."""
+    from lamm_cl.results.pack import read_pack
+    from lamm_cl.results.stored import pack_of
+
+    if (pack := pack_of(results)) is None:
+        return "every file is whole, tables follow from the records"
+    tables = "a pack alone, without tables" if results.is_file() else "tables follow from the records"
+    tensors = "" if read_pack(pack).tensors else "; learned tensors are not in it: only a run done again shows theirs"
+    return f"every record of the pack is whole, {tables}{tensors}"

@@ -56,6 +56,8 @@ def add(commands: argparse._SubParsersAction) -> None:
         metavar="SECONDS",
         help="least time between saved states of a run; a kill costs that much and an epoch (default: 30)",
     )
+    text = "also where records.csv has counts whose records are gone, which are lost then"
+    run.add_argument("--replace", action="store_true", help=text)
     run.add_argument("--dry-run", action="store_true", help="print what would be done, write nothing")
     text = "also write training curves, to logs/ in each run's folder; wandb: offline"
     run.add_argument("--log", **many, choices=LOGS, help=text)
@@ -68,7 +70,7 @@ def _run(args: argparse.Namespace) -> int:
     from lamm_cl.extras import check_logs
     from lamm_cl.sweeping.execute import Settings
     from lamm_cl.sweeping.plan import unfinished
-    from lamm_cl.sweeping.publish import tidy
+    from lamm_cl.sweeping.publish import check_kept, tidy
 
     runs = _planned(args)
     folder = args.results / runs[0].scenario.name
@@ -80,6 +82,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.log:
         check_logs(args.log)
     todo = unfinished(runs)
+    check_kept(runs, args.replace)
     if args.dry_run:
         return dry_run.tell(runs, todo, args)
     tidy([run for run in runs if run not in todo], doors.derived)

@@ -18,12 +18,13 @@ def derived_files(results: Path) -> dict[str, str]:
     return {"records.csv": records_csv(records)} | {f"tables/{name}": text for name, text in tables.items()}
 
 
-def write_tables(results: Path) -> list[Path]:
-    """Write results/tables/, see `table_files`."""
+def write_tables(results: Path, folder: Path | None = None) -> list[Path]:
+    """Write `table_files` to `folder` (default: results/tables)."""
+    folder = folder or results / "tables"
     contents = table_files(runs_in(results))
     for name, content in contents.items():
-        write_atomic(results / "tables" / name, content)
-    return [results / "tables" / name for name in contents]
+        write_atomic(folder / name, content)
+    return [folder / name for name in contents]
 
 
 def table_files(folder: Sequence[Runs]) -> dict[str, str]:

@@ -30,8 +30,8 @@ from lamm_cl.reports.drawing import (
     wrapped,
     write_changes,
 )
-from lamm_cl.results.record import Record
-from lamm_cl.results.runs import Runs, Unfit, by_size, runs_in
+from lamm_cl.results.record import Record, by_size
+from lamm_cl.results.runs import Runs, Unfit, runs_in
 
 MOST_CLASSES = 12  # in a panel of class drops
 DROPS_PER_ROW = 3

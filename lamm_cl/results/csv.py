@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +27,15 @@ class Row(NamedTuple):
     accuracy: float | None
 
 
+class RunKey(NamedTuple):
+    """Which run of a scenario a row belongs to."""
+
+    dataset: str
+    method: str
+    shots: int | str
+    seed: int
+
+
 def rows(records: Iterable[Record]) -> list[Row]:
     """The counts of the records, one a row, in a fixed order."""
     return [
@@ -45,6 +54,33 @@ def write_records_csv(results: Path) -> Path:
     path = results / "records.csv"
     write_atomic(path, records_csv(records_in(results)))
     return path
+
+
+def lost(results: Path, planned: Collection[RunKey] = ()) -> str:
+    """What results/records.csv counts and no record beside it gives, in one line; "" if nothing: writing it anew would lose
+    those counts. Where there are records, the `planned` runs (dataset, method, shots, seed) are coming and count as there."""
+    path = results / "records.csv"
+    counted = _counted(path.read_text(errors="replace")) if path.exists() else []
+    if not counted:
+        return ""
+    records = records_in(results)  # after the counts: a process that works here adds to both, the records first
+    given = _counted(records_csv(records))
+    coming = {tuple(csv_text(str(each)) for each in key) for key in planned} if records else set()
+    columns = [name for name in Row._fields if name in counted[0] and name not in ("correct", "total", "accuracy")]
+    there = {tuple(row[name] for name in columns) for row in given}
+    gone = [row for row in counted if tuple(row[name] for name in columns) not in there]
+    if all(tuple(row[name] for name in RunKey._fields) in coming for row in gone):
+        return ""
+    return f"{path}: has {len(counted):,} counts, the records beside it give {len(given):,}: written anew it would lose the rest"
+
+
+def _counted(text: str) -> list[dict[str, str]]:
+    """The rows of a records.csv; none of a file that is something else."""
+    try:
+        found = list(csv.DictReader(io.StringIO(text), strict=True))
+    except csv.Error:
+        return []
+    return [row for row in found if all(isinstance(row.get(name), str) for name in RunKey._fields)]
 
 
 def records_csv(records: Iterable[Record]) -> str:

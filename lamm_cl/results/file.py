@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -15,20 +16,30 @@ from lamm_cl.results.record import FORMAT, LABEL_SPACES, LARGEST, Count, Dataset
 
 def write_record(record: Record, folder: Path) -> Path:
     """Write folder/record.json in one step; the same record gives the same bytes."""
-    parts = asdict(record)
-    counts = ",\n  ".join(_as_json(count) for count in parts["counts"])
-    lines = [f'"format": {FORMAT}']
-    lines += [f'"{n}": [\n  {counts}]' if n == "counts" else f'"{n}": {_as_json(part)}' for n, part in parts.items()]
-    lines += [f'"sha256": "{_seal({"format": FORMAT, **parts})}"']
+    content = {"format": FORMAT, **asdict(record)}
     path = folder / "record.json"
-    write_atomic(path, "{" + ",\n ".join(lines) + "}\n")
+    write_atomic(path, text_of(content | {"sha256": _seal(content)}))
     return path
+
+
+def text_of(content: dict) -> str:
+    """The text of a record.json: a line for each part, and one for each count. For what was read from such a file, the same
+    text again."""
+    parts = {name: _as_json(part) for name, part in content.items() if name != "counts"}
+    if "counts" in content:
+        parts["counts"] = "[\n  " + ",\n  ".join(map(_as_json, content["counts"])) + "]"
+    return "{" + ",\n ".join(f"{_as_json(name)}: {parts[name]}" for name in content) + "}\n"
 
 
 def read_record(path: Path) -> Record:
     """The record in a file. Raises UserError, in one line, for a file that is not a whole record of this format, or that was
     changed since it was written (its `sha256`; a file without one is taken as it is)."""
-    content = _content(path)
+    return parsed(content_of(read_bytes(path), path), path)
+
+
+def parsed(content: dict, path: object) -> Record:
+    """The record whose JSON content lies at `path`, as errors name it; see `read_record`."""
+    content = dict(content)
     seal = content.pop("sha256", None)
     changed = seal is not None and seal != _seal(content)
     if content.pop("format", None) != FORMAT:
@@ -43,26 +54,34 @@ def read_record(path: Path) -> Record:
     return record
 
 
-def is_sealed(path: Path) -> bool:
-    """Whether a record.json has a `sha256`, by which a change would be noticed."""
-    return "sha256" in _content(path)
-
-
 def _seal(content: dict) -> str:
     """sha256 of a record's content, however its JSON is spaced and ordered."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _content(path: Path) -> dict:
+def read_bytes(path: Path) -> bytes:
+    """Raises UserError with the path and the reason."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number without end, nested without end
-        raise UserError(f"{path}: not a whole JSON file ({error})") from None
+        return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
+
+
+def content_of(text: bytes, path: object) -> dict:
+    """The JSON object that lies at `path`, as errors name it. Raises UserError for anything else."""
+    try:
+        content = json.loads(text.decode("utf-8"), parse_constant=_no_number, parse_float=_finite)
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, a number without end, nested without end
+        raise UserError(f"{path}: not a whole JSON file ({error})") from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: expected an object, found {short(content)}")
     return content
+
+
+def _finite(word: str) -> float:
+    if math.isinf(number := float(word)):
+        raise ValueError(f"{short(word)} is too large a number")
+    return number
 
 
 def _no_number(word: str) -> float:

@@ -144,3 +144,8 @@ class Record:
     def __str__(self) -> str:
         run = self.run
         return f"{run.scenario}: {run.dataset}/{run.method}/shots{run.shots}-seed{run.seed}"
+
+
+def by_size(shots: int | str) -> tuple[bool, int]:
+    """Sort key: 1, 2, 16, full."""
+    return (True, 0) if isinstance(shots, str) else (False, shots)

@@ -1,6 +1,7 @@
 """What finished runs leave in results/.
 
     results/<scenario>/runs/<dataset>/<method>/shots<k>-seed<s>/record.json      one Record, the only truth
+    results/<scenario>/records.pack                                              all records in one file (results/pack.py)
     results/<scenario>/records.csv                                               the counts of all records, one a row
 """
 
@@ -11,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lamm_cl.errors import UserError, did_you_mean
-from lamm_cl.results.file import read_record
-from lamm_cl.results.record import LABEL_SPACES, Record
+from lamm_cl.errors import UserError
+from lamm_cl.results.record import LABEL_SPACES, Record, by_size
+from lamm_cl.results.stored import loaded, nothing_in
 
 
 class Unfit(UserError):
@@ -21,24 +22,11 @@ class Unfit(UserError):
 
 
 def records_in(results: Path) -> list[Record]:
-    """The finished runs of one results folder, sorted by dataset, method, shots and seed; empty if none is finished.
+    """The finished runs of one results folder or pack, sorted by dataset, method, shots and seed; empty if none is finished.
 
     Raises UserError if the folder is absent, or holds broken records, one run twice, or more than one scenario.
     """
-    if not results.is_dir():
-        beside = [path.name for path in results.parent.iterdir()] if results.parent.is_dir() else []
-        raise UserError(f"{results}: no such results folder{did_you_mean(results.name, beside)}")
-    found = {}
-    for path in sorted(results.glob("runs/*/*/*/record.json")):
-        record = read_record(path)
-        run = record.run
-        key = (run.dataset, run.method, *by_size(run.shots), run.seed)
-        if key in found:
-            raise UserError(f"{path}: the run {record} is in this results folder twice")
-        found[key] = record
-    if len(names := sorted({record.run.scenario for record in found.values()})) > 1:
-        raise UserError(f"{results}: holds runs of several scenarios ({', '.join(names)}); expected one")
-    return [found[key] for key in sorted(found)]
+    return [record for _, record in loaded(results)]
 
 
 @dataclass(frozen=True)
@@ -131,7 +119,7 @@ def runs_in(results: Path) -> list[Runs]:
 def runs_of(records: list[Record], results: Path) -> list[Runs]:
     """As `runs_in`, of the records that were read from `results`."""
     if not records:
-        raise UserError(f"{results}: no finished run (no runs/<dataset>/<method>/shots<k>-seed<s>/record.json)")
+        raise nothing_in(results)
     _check_comparable(results, records)
     by_shots: dict = {}
     for record in records:
@@ -156,11 +144,6 @@ def _runs(records: list[Record]) -> Runs:
 
 def _in_order(found: set[str], listed: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(found, key=lambda name: (listed.index(name) if name in listed else len(listed), name)))
-
-
-def by_size(shots: int | str) -> tuple[bool, int]:
-    """Sort key: 1, 2, 16, full."""
-    return (True, 0) if isinstance(shots, str) else (False, shots)
 
 
 def _check_comparable(results: Path, records: list[Record]) -> None:

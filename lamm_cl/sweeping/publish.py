@@ -6,11 +6,24 @@ from pathlib import Path
 
 import yaml
 
+from lamm_cl.errors import UserError
 from lamm_cl.files import remove_leftovers, uninterrupted, write_atomic
+from lamm_cl.results.csv import RunKey, lost
+from lamm_cl.results.stored import check_writable
 from lamm_cl.sweeping import locks
 from lamm_cl.sweeping.plan import Run
 
 Derived = Callable[[Path], dict[str, str]]  # a results folder -> name -> content of what follows from its records
+
+
+def check_kept(runs: Sequence[Run], replace: bool = False) -> None:
+    """Raises UserError where these runs would write beside a pack, or rewrite counts whose records are gone with fewer (unless
+    `replace`): somebody's numbers, which cannot be made again from what lies there."""
+    planned = [RunKey(run.dataset, run.method, run.shots, run.seed) for run in runs]
+    for folder in {run.folder.parents[3]: run for run in runs}:
+        check_writable(folder, "choose another --results folder")
+        if not replace and folder.is_dir() and (told := lost(folder, planned)):
+            raise UserError(f"{told}; --replace does it, or choose another --results folder")
 
 
 def publish(run: Run, derived: Derived) -> None:

@@ -1,39 +1,40 @@
 """Whether results are what they say: every file whole, tables that follow from the records, runs that can be repeated."""
 
-import hashlib
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lamm_cl.config.identity import content_hash, difference, from_record
+from lamm_cl import yaml_facts
+from lamm_cl.config.identity import content_hash, difference, from_record, identity
 from lamm_cl.config.schema import Card, Scenario
 from lamm_cl.data import catalogue
 from lamm_cl.errors import UserError, did_you_mean
-from lamm_cl.results.file import is_sealed, read_record
+from lamm_cl.results.file import parsed, read_record
 from lamm_cl.results.record import Record
+from lamm_cl.results.stored import Stored, nothing_in, pack_of, scenario_text, stored
 from lamm_cl.sweeping.execute import Event, Settings, Train, execute
 from lamm_cl.sweeping.plan import plan
 from lamm_cl.sweeping.publish import Derived
 
 
 def problems(results: Path, derived: Derived) -> list[str]:
-    """What is wrong with the files of a results folder, one line each; [] if nothing is.
+    """What is wrong with a results folder or a pack, one line each; [] if nothing is.
 
     Raises UserError for a folder without finished runs: its tables then follow from nothing.
     """
     finished = runs(results)
-    found = [problem for path in finished.values() for problem in _of_run(path)]
+    found = [problem for one in finished.values() for problem in _of_run(one)]
     return found or list(_derived(results, derived))  # with a broken record nothing can be said about tables
 
 
-def runs(results: Path) -> dict[str, Path]:
-    """DATASET/METHOD/shotsK-seedS -> record.json, of all finished runs."""
-    found = sorted(results.glob("runs/*/*/*/record.json"))
+def runs(results: Path) -> dict[str, Stored]:
+    """DATASET/METHOD/shotsK-seedS -> all finished runs, in a folder or a pack."""
+    found = stored(results)
     if not found:
-        raise UserError(f"{results}: no finished run (no runs/<dataset>/<method>/shots<k>-seed<s>/record.json)")
-    return {str(path.parent.relative_to(results / "runs")): path for path in found}
+        raise nothing_in(results)
+    return {one.place: one for one in found}
 
 
 def choose(results: Path, named: Sequence[str], number: int) -> list[str]:
@@ -45,18 +46,18 @@ def choose(results: Path, named: Sequence[str], number: int) -> list[str]:
     return list(named) or random.sample(list(known), min(number, len(known)))
 
 
-def recompute(path: Path, settings: Settings, tell: Callable[[Event], None], train: Train) -> str:
-    """Do the run of a record.json again, elsewhere -> the first fact that differs, "" if none does; a damaged record is not
+def recompute(one: Stored, settings: Settings, tell: Callable[[Event], None], train: Train) -> str:
+    """Do a finished run again, elsewhere -> the first fact that differs, "" if none does; a damaged record is not
     done again, and what is wrong with it comes back.
 
     Raises UserError if the run cannot be done here.
     """
     try:
-        old = read_record(path)
+        old = parsed(one.content(), one.where)
     except UserError as error:
         return str(error)
-    scenario = from_record(Scenario, old.scenario, f"{path}: scenario")
-    card = from_record(Card, old.card, f"{path}: card")
+    scenario = from_record(Scenario, old.scenario, f"{one.where}: scenario")
+    card = from_record(Card, old.card, f"{one.where}: card")
     with tempfile.TemporaryDirectory() as folder:
         [run] = plan(
             scenario,
@@ -75,43 +76,57 @@ def recompute(path: Path, settings: Settings, tell: Callable[[Event], None], tra
     return f"{found} ({elsewhere})" if found and elsewhere else found
 
 
-def _of_run(path: Path) -> Iterator[str]:
+def _of_run(one: Stored) -> Iterator[str]:
+    where = one.where
     try:
-        record = read_record(path)
-        models = (from_record(Scenario, record.scenario, f"{path}: scenario"), from_record(Card, record.card, f"{path}: card"))
+        content = one.content()
+        record = parsed(content, where)
+        models = (from_record(Scenario, record.scenario, f"{where}: scenario"), from_record(Card, record.card, f"{where}: card"))
     except UserError as error:
         yield str(error)
         return
-    if not is_sealed(path):
-        yield f"{path}: has no sha256, so a change would not be noticed"
+    if "sha256" not in content:
+        yield f"{where}: has no sha256, so a change would not be noticed"
     run = record.run
-    place = (catalogue.canonical(run.dataset), run.method, f"shots{run.shots}-seed{run.seed}")
-    if path.parent.parts[-3:] != place:
-        yield f"{path}: is the run {'/'.join(place)}, and lies elsewhere"
+    place = "/".join((catalogue.canonical(run.dataset), run.method, f"shots{run.shots}-seed{run.seed}"))
+    if one.place != place:
+        yield f"{where}: is the run {place}, and lies elsewhere"
     for model, facts, kind in zip(models, (record.scenario, record.card), ("scenario", "card"), strict=True):
         if facts.get("hash") != content_hash(model):
-            yield f"{path}: {kind}: its hash does not follow from it"
-    for name, digest in record.files.items():
-        yield from _of_file(path.with_name(name), digest)
-
-
-def _of_file(path: Path, digest: object) -> Iterator[str]:
-    try:
-        with path.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                yield f"{path}: its bytes are not those that record.json was written with"
-    except OSError as error:
-        yield f"{path}: {error.strerror}"
+            yield f"{where}: {kind}: its hash does not follow from it"
+    for name, promised in record.files.items():
+        try:
+            if one.digest(name) not in (promised, None):
+                yield f"{one.where_of(name)}: its bytes are not those that record.json was written with"
+        except UserError as error:
+            yield str(error)
 
 
 def _derived(results: Path, derived: Derived) -> Iterator[str]:
-    """records.csv and the tables, against what the records give now."""
-    for name, content in derived(results).items():
+    """records.csv and the tables, against what the records give now, and the scenario of a pack; of a pack alone nothing else."""
+    contents = derived(results)
+    if (pack := pack_of(results)) is not None and (text := scenario_text(pack)) is not None:
+        contents["scenario.yaml"] = text
+        yield from _of_scenario(pack, text)
+    if results.is_file():
+        return
+    for name, content in contents.items():
         path = results / name
         if not path.exists():
-            yield f"{path}: is missing; 'lamm-cl table --write' and 'lamm-cl run' write it"
+            yield f"{path}: is missing" + ("" if pack else "; 'lamm-cl table --write' and 'lamm-cl run' write it")
         elif path.read_bytes() != content.encode():
             yield f"{path}: does not follow from the records"
+
+
+def _of_scenario(pack: Path, text: str) -> Iterator[str]:
+    """The scenario of a pack must be that of its records."""
+    where = f"{pack}: scenario"
+    scenario = from_record(Scenario, yaml_facts.parse(text.encode(), where), where)
+    for one in stored(pack):
+        theirs = from_record(Scenario, one.content()["scenario"], one.where)
+        if differs := difference(identity(scenario), identity(theirs)):
+            yield f"{one.where}: is of another scenario than the pack ({differs})"
+            return
 
 
 def _facts(record: Record) -> dict:
