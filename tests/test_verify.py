@@ -53,7 +53,8 @@ def test_neither_the_order_of_methods_nor_the_cache_decides_anything(finished, t
 
     done = dict(train=toy.train, publish=doors.publish)
     assert execute(runs, settings(tmp_path), lambda event: None, **done) == []  # an empty cache, and then a warm one
-    for name, path in verify.runs(finished / "toy").items():
+    for name in verify.runs(finished / "toy"):
+        path = finished / "toy/runs" / name / "record.json"
         assert read_record(tmp_path / "reversed/toy/runs" / name / "record.json").facts() == read_record(path).facts()
 
 
