@@ -63,11 +63,13 @@ def toy_card(method: str) -> dict[str, str]:
     import torch
     import toy
 
+    from lamm_cl.config.cards import load_card
+
     torch.set_num_threads(1)
     found = {}
     for way, (scenario, training) in WAYS.items():
         with tempfile.TemporaryDirectory() as folder:
-            override = {"training": toy.SMALL | training} if not method.startswith("zero-shot") else {}
+            override = {"training": toy.SMALL | training} if load_card(method).training else {}
             deep = {"context": {"depth": 3}} if method.startswith(("maple", "comma")) else {}
             toy.run(Path(folder), method, overrides={method: override | deep}, **scenario)
             found |= {f"{way}: {name}": digest for name, digest in digests(Path(folder) / "run").items()}

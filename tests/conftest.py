@@ -16,14 +16,12 @@ REFERENCE = Path(__file__).parent / "fidelity"
 
 
 def pytest_addoption(parser):
-    parser.addoption("--fidelity-cases", default=str(REFERENCE), help="a folder with cases.json and its .npz files")
+    parser.addoption("--fidelity-cases", help="a folder with cases.json and its .npz files, instead of tests/fidelity*/")
     parser.addoption("--fidelity-closeness", action="store_true", help="also tell, per method, how close the values came")
 
 
-@pytest.fixture(scope="session")
-def fidelity(request):
+def cases_in(folder: Path):
     """(cases.json, name -> its arrays)."""
-    folder = Path(request.config.getoption("--fidelity-cases"))
 
     def load(name: str) -> dict[str, np.ndarray]:
         with np.load(folder / f"{name}.npz", allow_pickle=False) as arrays:
@@ -32,10 +30,26 @@ def fidelity(request):
     return json.loads((folder / "cases.json").read_text()), load
 
 
+@pytest.fixture(scope="session")
+def fidelity(request):
+    """(cases.json, name -> its arrays) of the folder asked for, or of the prompt learners."""
+    return cases_in(Path(request.config.getoption("--fidelity-cases") or REFERENCE))
+
+
+@pytest.fixture
+def fidelity_case(request):
+    """(cases.json, name -> its arrays, name of one case)."""
+    folder, name = request.param
+    return *cases_in(folder), name
+
+
 def pytest_generate_tests(metafunc):
-    if "case_name" in metafunc.fixturenames:
-        folder = Path(metafunc.config.getoption("--fidelity-cases"))
-        metafunc.parametrize("case_name", sorted(json.loads((folder / "cases.json").read_text())["cases"]))
+    if "fidelity_case" in metafunc.fixturenames:
+        asked = metafunc.config.getoption("--fidelity-cases")
+        folders = [Path(asked)] if asked else sorted(path.parent for path in REFERENCE.parent.glob("fidelity*/cases.json"))
+        named = [(folder, name) for folder in folders for name in sorted(cases_in(folder)[0]["cases"])]
+        ids = [name if asked or folder == REFERENCE else f"{folder.name}-{name}" for folder, name in named]
+        metafunc.parametrize("fidelity_case", named, indirect=True, ids=ids)
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -182,7 +182,7 @@ def test_a_scenario_file_of_damaged_bytes_is_run_or_told_in_one_line(place, cont
 OPTIONS = {  # of every piece once
     (piece.use, option): (key, part, option)
     for key in card_names()
-    for part in ("context", "labels", "loss")
+    for part in ("context", "labels", "loss", "head", "tower", "memory")
     if (piece := getattr(load_card(key), part))
     for option in piece.options
 }

@@ -12,6 +12,7 @@ from lamm_cl.errors import UserError
 from lamm_cl.learner.build import build, find, piece
 from lamm_cl.towers.backbones import with_random_weights
 
+PIECES = ("context", "labels", "loss", "head", "tower", "memory")
 NAMES = ["cat", "golden retriever", "forget-me-not"]
 
 
@@ -45,7 +46,7 @@ def test_a_card_states_the_trainable_parameters_of_its_model_at_vit_b_16(key):
 def test_every_number_of_a_card_has_a_source(key):
     card = load_card(key)
     told = " ".join(card.provenance)
-    for field in ("context", "labels", "loss"):
+    for field in PIECES:
         entry = getattr(card, field)
         if entry is not None and entry.options:
             assert field in told, f"{key}: no source for {field}"
@@ -57,7 +58,7 @@ def test_every_number_of_a_card_has_a_source(key):
 @pytest.mark.parametrize("key", card_names())
 def test_the_pieces_of_a_card_exist_and_take_its_options(key):
     card = load_card(key)
-    for field in ("context", "labels", "loss"):
+    for field in PIECES:
         entry = getattr(card, field)
         if entry is not None:
             assert find(entry.use, key).__name__ == entry.use.partition(".")[2]

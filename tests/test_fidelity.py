@@ -1,12 +1,15 @@
-"""Every method against the values of its authors' released code (tests/fidelity/README.md), through the pieces a run uses.
+"""Every method against the values of its authors' released code, through the pieces a run uses.
 
-    pytest tests/test_fidelity.py [--fidelity-cases DIR]        DIR: other cases in the same format
+    pytest tests/test_fidelity.py [--fidelity-cases DIR]        DIR: other cases in the format of one of tests/fidelity*/
 
-A case becomes a method card, and the card a model by `lamm_cl.model.build`; optimizer, learning rates, loss and steps are
-those of `lamm_cl.train`.  Nothing of a case may be left out: an array that no rule below computes fails the test.
+A case becomes a method card, and the card a model by lamm_cl/learner/build.py; optimizer, learning rates, loss and steps are
+those of lamm_cl/training.  Prompt learners (tests/fidelity/README.md) are read here, other families in fidelity_readers/.
+Nothing of a case may be left out: an array that no rule computes fails the test.
 """
 
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +26,12 @@ from lamm_cl.training.stream import class_counts, members
 
 COUNTED = {"cases": 0, "arrays": 0, "skipped": 0}
 CLOSENESS: dict[str, list[tuple[float, str, str]]] = {}  # method -> (share of the tolerance used, case, array)
+READERS = {  # of tests/fidelity_readers/
+    family: reader
+    for path in sorted((Path(__file__).parent / "fidelity_readers").glob("[a-z]*.py"))
+    for family, reader in import_module(f"fidelity_readers.{path.stem}").READERS.items()
+}
+AWAITED = {"ranpac", "acil", "fecam", "linear-probe", "gda", "tip-adapter"}  # of fidelity_heads: no method yet
 TERMS = {
     "loss_ce": "cross_entropy",
     "loss_param": "parameter",
@@ -282,20 +291,27 @@ def compare(found, golden: np.ndarray, how: dict, name: str) -> float:
     return error / how["atol"]
 
 
-def test_a_method_gives_the_values_of_its_authors_code(fidelity, case_name):
-    cases, load = fidelity
-    case = cases["cases"][case_name]
+def prompted(case: dict, cases: dict) -> dict:
+    """A prompt learner: tests/fidelity/README.md."""
     ARCHITECTURE.update(cases["architectures"])
-    golden = load(case_name)
-    assert set(golden) == set(case["arrays"]), "cases.json and the .npz list different arrays"
     learner = learner_of(case, cases)
     tokens = [frame.tokens for frame in learner.model.texts.frames]
-    ensemble = golden["tokens"].ndim == 3 if "tokens" in golden else False
+    ensemble = len(case["arrays"].get("tokens", {"shape": ()})["shape"]) == 3
     found = {"tokens": torch.stack(tokens).int() if ensemble else tokens[0].int()}
     if "train_batches" in case:
-        found |= evaluated(learner, "/init") | trained(learner) | evaluated(learner, "/final")
-    else:
-        found |= evaluated(learner, "")
+        return found | evaluated(learner, "/init") | trained(learner) | evaluated(learner, "/final")
+    return found | evaluated(learner, "")
+
+
+def test_a_method_gives_the_values_of_its_authors_code(fidelity_case):
+    cases, load, case_name = fidelity_case
+    case = cases["cases"][case_name]
+    golden = load(case_name)
+    assert set(golden) == set(case["arrays"]), "cases.json and the .npz list different arrays"
+    family = case.get("family", case["method"])
+    if family in AWAITED - set(READERS):
+        pytest.skip(f"no method for the family {family} yet")
+    found = READERS.get(family, prompted)(case, cases)
     for name, how in case["arrays"].items():
         if how.get("optional") and name not in found:
             COUNTED["skipped"] += 1
