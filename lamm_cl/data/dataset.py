@@ -76,6 +76,11 @@ class Dataset:
     features: FeatureFile | None = None  # of a dataset of features, whose splits hold them in place of images
     text: NDArray[np.floating] | None = None  # (C, D) features of the classes' texts, where the file has them
 
+    @property
+    def kind(self) -> str:
+        """What its samples are: images, or features of so many numbers."""
+        return f"features of {self.test.images.shape[1]} numbers" if self.features else "images"
+
 
 class ImageFile(NamedTuple):
     """One image file of a listing: its path below the dataset's folder, its class id, its size in bytes."""
@@ -137,6 +142,8 @@ def learned_from(dataset: Dataset, source: Dataset) -> Dataset:
         raise UserError(f"{dataset.name} cannot be learned from {source.name}, which has no class {listed(missing)}")
     if not len(source.train):
         raise UserError(f"{dataset.name} cannot be learned from {source.name}, which has no training images either")
+    if dataset.kind != source.kind:
+        raise UserError(f"{dataset.name} cannot be learned from {source.name}: it holds {dataset.kind}, and {source.name} {source.kind}")
     note = f"learned from the training images of {source.name}"
     fingerprint = hashlib.sha256(f"{dataset.fingerprint} {source.fingerprint}".encode()).hexdigest()
     train, origin = source.train, source.fingerprint

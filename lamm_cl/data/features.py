@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lamm_cl.config.schema import FEATURES
 from lamm_cl.data.dataset import TEMPLATE, Dataset, FeatureFile, Split, clean, fingerprint_of, listed, spelled
 from lamm_cl.errors import UserError, did_you_mean
 
-ARCHITECTURE = "features"  # of the backbone that goes with them
 UNIT = 1e-3  # how far from 1 the length of a unit feature may be: float16 rounds by half of that
 BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, MemoryError, NotImplementedError, RuntimeError)
 
@@ -63,6 +63,15 @@ def load_features(name: str, path: Path, part: str = "") -> Dataset:
     notes = _notes(path, facts, doubles)
     return Dataset(name, classes, splits["train"], splits["test"], TEMPLATE, fingerprint, notes, val=splits.get("val"),
                    features=facts, text=text)  # fmt: skip
+
+
+def check_backbone(dataset: Dataset, architecture: str) -> None:
+    """Raises UserError for features with a CLIP, and for images without one."""
+    if dataset.features and architecture != FEATURES:
+        expected = f'{{architecture: {FEATURES}, weights: "ViT-B-32 openai"}} (what made them)'
+        raise UserError(f"{dataset.name}: holds {dataset.kind}, which go with backbone: {expected}, not with {architecture!r}")
+    if not dataset.features and architecture == FEATURES:
+        raise UserError(f"{dataset.name}: holds images; backbone: architecture: {FEATURES!r} goes with an .npz of features")
 
 
 def _arrays(path: Path) -> Mapping[str, NDArray]:

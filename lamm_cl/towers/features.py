@@ -5,6 +5,7 @@ from copy import copy
 from typing import NoReturn
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lamm_cl.config.schema import Backbone
@@ -19,8 +20,8 @@ BOTH_TOWERS = frozenset({"model", "shape", "added"})
 class FeaturesOnly:
     """A FrozenCLIP without towers.  scale: CLIP's own at the end of its training.
 
-    Of one data set (`of`) it knows the width D of its features, and the unit features of its classes' texts (C, D), by arrival,
-    where the file has them.
+    Made for one method on one data set (`of`), it knows the width D of the features, and the unit features of the classes'
+    texts (C, D), by arrival, where the file has them.
     """
 
     activation = ""
@@ -33,14 +34,21 @@ class FeaturesOnly:
         self.preprocess_facts: dict = {}
         self.device = torch.device("cpu")
         self.scale = torch.tensor(100.0)
-        self.file, self.D = "", 0
+        self.method = self.file = ""
+        self.D = 0
         self.texts: Tensor | None = None
 
-    def of(self, file: str, D: int, texts: Tensor | None) -> "FeaturesOnly":
-        """The same for one data set, named as in its file."""
+    def of(self, method: str, file: str, D: int, texts: Tensor | None) -> "FeaturesOnly":
+        """The same for one method on one data set."""
         mine = copy(self)
-        mine.file, mine.D, mine.texts = file, D, None if texts is None else texts.float().to(self.device)
+        mine.method, mine.file, mine.D = method, file, D
+        mine.texts = None if texts is None else F.normalize(texts.float().to(self.device), dim=-1)
         return mine
+
+    def lacks(self, what: str) -> UserError:
+        """The error of a method that needs what is not there."""
+        absent = f"{self.file} has no `text`" if what == "class texts" else f"this dataset is features only ({self.file})"
+        return UserError(f"{self.method} needs {what}; {absent}")
 
     def to(self, device: str) -> "FeaturesOnly":
         self.device = torch.device(device)
@@ -50,5 +58,5 @@ class FeaturesOnly:
     def __getattr__(self, name: str) -> NoReturn:
         for tower, has in (("image tower", IMAGE_TOWER), ("text tower", TEXT_TOWER), ("towers", BOTH_TOWERS)):
             if name in has:
-                raise UserError(f"needs the {tower}; this dataset is features only")
+                raise self.lacks(f"the {tower}")
         raise AttributeError(name)
