@@ -143,7 +143,7 @@ def learned_from(dataset: Dataset, source: Dataset) -> Dataset:
     if not len(source.train):
         raise UserError(f"{dataset.name} cannot be learned from {source.name}, which has no training images either")
     if dataset.kind != source.kind:
-        raise UserError(f"{dataset.name} cannot be learned from {source.name}: it holds {dataset.kind}, and {source.name} {source.kind}")
+        raise UserError(f"{dataset.name} ({dataset.kind}) cannot be learned from {source.name} ({source.kind})")
     note = f"learned from the training images of {source.name}"
     fingerprint = hashlib.sha256(f"{dataset.fingerprint} {source.fingerprint}".encode()).hexdigest()
     train, origin = source.train, source.fingerprint

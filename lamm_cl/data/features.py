@@ -163,7 +163,7 @@ def _text(path: Path, arrays: Mapping[str, NDArray], C: int, D: int) -> NDArray 
         return None
     text = _matrix(path, "text", arrays["text"])
     if text.shape != (C, D):
-        raise UserError(f"{path}: text: {text.shape} does not fit {C} classes with features of {D} numbers; ({C}, {D}) is expected")
+        raise UserError(f"{path}: text: {text.shape} does not fit {C} classes and features of {D} numbers; expected ({C}, {D})")
     return text
 
 
@@ -171,7 +171,7 @@ def _check_labels(path: Path, part: str, labels: NDArray, names: list[str], all_
     C = len(names)
     if labels.max() >= C:
         row = int(np.argmax(labels >= C))
-        raise UserError(f"{path}: {part}_y: label {labels[row]} in row {row}, but there are {C} classes: 0 to {C - 1} are expected")
+        raise UserError(f"{path}: {part}_y: label {labels[row]} in row {row}, but there are {C} classes: expected 0 to {C - 1}")
     empty = [names[label] for label in np.flatnonzero(np.bincount(labels, minlength=C) == 0)]
     if empty and all_classes:
         raise UserError(f"{path}: {part}_x has no features of {listed(empty)}; every class needs some")
@@ -200,7 +200,8 @@ def _doubles(names: list[str]) -> frozenset[str]:
 
 def _notes(path: Path, facts: FeatureFile, doubles: frozenset[str]) -> tuple[str, ...]:
     state = "of unit length" if facts.normalised else "not of unit length"
-    notes = [f"features ({facts.dtype}, {state}) of {facts.origin or 'an origin that the file does not state'}; nothing is augmented"]
+    origin = facts.origin or "an origin that the file does not state"
+    notes = [f"features ({facts.dtype}, {state}) of {origin}; nothing is augmented"]
     if facts.learned_from != "train":
         notes.append(f"learned from {facts.learned_from}_x")
     if facts.text is None:

@@ -103,7 +103,8 @@ def prepare(run: Run, frozen: FrozenCLIP, dataset: Dataset, cache: Path) -> Prep
     return Prepared(run, frozen, dataset, parts, model, sources_of(run, model, dataset, parts, cache))
 
 
-def without_images(frozen: FrozenCLIP | FeaturesOnly, run: Run, dataset: Dataset, parts: stream.Stream) -> FrozenCLIP | FeaturesOnly:
+def without_images(frozen: FrozenCLIP | FeaturesOnly, run: Run, dataset: Dataset, parts: stream.Stream
+                   ) -> FrozenCLIP | FeaturesOnly:  # fmt: skip
     """What stands in for a CLIP on a data set of features knows its file, width and texts; a CLIP stays as it is."""
     check_backbone(dataset, run.scenario.backbone.architecture)
     if dataset.features is None:
