@@ -62,9 +62,13 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 def check_names(where: str, names: Iterable[str], root: Path | None) -> None:
     """Every name is a known dataset, or a path, or lies below the data root."""
     from lamm_cl.data import catalogue
+    from lamm_cl.data.features import parts_of
 
     known = [info.name for info in catalogue.names()]
     for name in dict.fromkeys(names):
+        if file := parts_of(name):
+            catalogue.feature_file(file[0], root)
+            continue
         own = Path(name).expanduser().exists() or (root and (root / name).exists())
         if catalogue.canonical(name) not in known and not own:
             raise UserError(f"{where}: no dataset {name!r}{did_you_mean(name, known)}")

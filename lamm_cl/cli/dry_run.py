@@ -30,12 +30,15 @@ def _print_plan(runs: "list[Run]", todo: "list[Run]") -> None:
 def _print_estimate(todo: "list[Run]", args: argparse.Namespace) -> None:
     """Images, time and disk, from a speed measured now on random weights of the scenario's architecture."""
     from lamm_cl.bench.speed import speed
-    from lamm_cl.config.schema import HUB
+    from lamm_cl.config.schema import FEATURES, HUB
     from lamm_cl.learner.build import find
     from lamm_cl.sweeping.estimate import work
     from lamm_cl.towers.devices import device
 
     scenario = todo[0].scenario
+    if scenario.backbone.architecture == FEATURES:
+        say("images to encode: none, the data are features")
+        return
     sizes = {name: _sizes(name, scenario.train_on, args) for name in dict.fromkeys(run.dataset for run in todo)}
     needed = work(todo, sizes, lambda card: find(card.context.use, card.key))
     say(f"images to encode: {needed.encoded:,} once for all methods; {needed.prompted:,} passes of images with prompts")

@@ -135,12 +135,14 @@ def _check_data(runs: "list[Run]", settings: "Settings") -> None:
     """Load each dataset once before anything is written: what is missing is told now; generated images are cached."""
     from lamm_cl.data import catalogue, fewshot
     from lamm_cl.data.dataset import learned_from
+    from lamm_cl.data.features import check_backbone
 
     for name in dict.fromkeys(run.dataset for run in runs):
         say(f"preparing {name}")
         dataset = catalogue.load(name, settings.data_root, settings.cache)
         if train_on := runs[0].scenario.train_on:
             dataset = learned_from(dataset, catalogue.load(train_on, settings.data_root, settings.cache))
+        check_backbone(dataset, runs[0].scenario.backbone.architecture)
         if not len(dataset.train):
             others = "learn its classes from another dataset, with train_on in the scenario, as in lamm-table1"
             raise UserError(f"{name}: has test images only; {others}")

@@ -79,15 +79,22 @@ def replace_backbone(scenario: Scenario, named: str | None, precision: str | Non
 
     ARCH alone means OpenAI's weights, or for the embedded architecture its own.
     """
-    facts = scenario.backbone.model_dump()
-    if named and named.startswith(HUB):
-        facts |= {"architecture": named, "weights": "hub"}
-    elif named:
-        architecture, _, weights = named.partition(":")
-        own = "embedded" if architecture == "lamm-cl-mini" else "openai"
-        facts |= {"architecture": architecture, "weights": weights or own}
+    facts = scenario.backbone.model_dump() | (_spoken(named) if named else {})
     backbone = validated(Backbone, facts | ({"precision": precision} if precision else {}), "--backbone")
     return scenario.model_copy(update={"backbone": backbone})
+
+
+def backbone_named(named: str) -> Backbone:
+    """ARCH:WEIGHTS, as `replace_backbone` reads it."""
+    return validated(Backbone, _spoken(named), "--backbone")
+
+
+def _spoken(named: str) -> dict[str, str]:
+    if named.startswith(HUB):
+        return {"architecture": named, "weights": "hub"}
+    architecture, _, weights = named.partition(":")
+    own = "embedded" if architecture == "lamm-cl-mini" else "openai"
+    return {"architecture": architecture, "weights": weights or own}
 
 
 @cache

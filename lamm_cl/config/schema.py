@@ -32,6 +32,7 @@ Amount = Annotated[float, Field(ge=0, le=10**6)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 HUB = "hf-hub:"  # what a backbone from the Hugging Face hub starts with
+FEATURES = "features"  # the architecture of a backbone whose features are given: there are no towers
 
 
 def _to_tuple(value: Any) -> Any:
@@ -94,7 +95,8 @@ class Backbone(Facts):
     """An open_clip architecture and its weights: a tag of open_clip, a file, or "embedded".
 
     A repository of the Hugging Face hub, {architecture: "hf-hub:owner/name", weights: hub}, brings both. In a precision
-    below fp32 the frozen towers compute under autocast.
+    below fp32 the frozen towers compute under autocast. Where datasets are features, there are no towers, and
+    {architecture: features, weights: "ViT-B-32 openai"} says what made them.
     """
 
     architecture: Annotated[str, StringConstraints(min_length=1, max_length=500)]

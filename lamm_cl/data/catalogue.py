@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lamm_cl.data import cifar, published
 from lamm_cl.data.dataset import TEMPLATE, Dataset, Split, clean, fingerprint_of
+from lamm_cl.data.features import load_features, parts_of
 from lamm_cl.data.fetch import ARCHIVES
 from lamm_cl.data.own import load_own
 from lamm_cl.errors import UserError, did_you_mean
@@ -117,22 +118,27 @@ def canonical(name: str) -> str:
         return known.name
     if not is_path(name):
         return name
+    if file := parts_of(name):
+        return "-".join(filter(None, [Path(file[0]).stem, file[1]]))
     path = Path(name).expanduser().resolve()
     return path.stem if path.suffix in (".json", ".csv") else path.name
 
 
 def is_path(name: str) -> bool:
-    """Whether a scenario names data of one's own by a path, as in "./my-data" or "lists/mine.csv"."""
-    return "/" in name or name.startswith((".", "~")) or name.endswith((".json", ".csv"))
+    """Whether a scenario names data of one's own by a path, as in "./my-data", "lists/mine.csv" or "features.npz"."""
+    return "/" in name or name.startswith((".", "~")) or name.endswith((".json", ".csv")) or parts_of(name) is not None
 
 
 def load(name: str, data_root: Path | None, cache: Path) -> Dataset:
-    """A dataset of the catalogue, or one's own: a path, relative to the current folder, or a folder in the data root.
+    """A dataset of the catalogue, or one's own: a path, relative to the current folder, or a folder in the data root; a file of
+    features may lie in either.
 
     UserError for a name that is neither, for missing files, and for whatever else keeps it from being a dataset.
     `cache` keeps the embedded worlds and the listings of very large folders.
     """
     known = info(name)
+    if known is None and (file := parts_of(name)):
+        return load_features(canonical(name), feature_file(file[0], data_root), file[1])
     if known is None:
         return load_own(canonical(name), _own_path(name, data_root), cache)
     if known.embedded:
@@ -161,6 +167,17 @@ def _alternatives(known: DatasetInfo, data_root: Path) -> list[Path]:
     if not known.name.startswith("CIFAR"):
         return []
     return [data_root / name for name in (known.name, known.name.lower(), known.name.lower().replace("-", ""))]
+
+
+def feature_file(name: str, data_root: Path | None) -> Path:
+    """Where an .npz lies: relative to the current folder, or to the data root."""
+    places = [Path(name).expanduser(), *([data_root / name] if data_root else [])]
+    for path in places:
+        if path.is_file():
+            return path
+    others = [path.name for place in places if place.parent.is_dir() for path in place.parent.glob("*.npz")]
+    root = f"in the data root {data_root}" if data_root else "--data-root names another"
+    raise UserError(f"{name}: no such file (looked for in {Path.cwd()}; {root}){did_you_mean(Path(name).name, others)}")
 
 
 def _own_path(name: str, data_root: Path | None) -> Path:

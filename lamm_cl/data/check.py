@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from lamm_cl.data.catalogue import DatasetInfo, how_to_get, info, load
-from lamm_cl.data.dataset import Dataset, Files
+from lamm_cl.data.dataset import Dataset, Files, listed
+from lamm_cl.data.features import parts_of
 from lamm_cl.data.images import defect
 from lamm_cl.errors import UserError
 
@@ -44,6 +45,8 @@ def check(
         try:
             dataset = load(name, data_root, cache)
         except UserError as error:
+            if parts_of(name):  # one file, and nothing to get: a mistake like any other
+                raise
             findings.append(Finding(known.name if known else name, "problem", str(error), _fix(known, data_root)))
             continue
         findings += _counts(dataset, known)
@@ -66,6 +69,11 @@ def _fix(known: DatasetInfo | None, data_root: Path | None) -> str:
 def _counts(dataset: Dataset, known: DatasetInfo | None) -> list[Finding]:
     here = (len(dataset.classes), len(dataset.train), len(dataset.test))
     text = "{:,} classes, {:,} train and {:,} test images".format(*here)
+    if dataset.features:
+        val = f", {len(dataset.val):,} validation" if dataset.val else ""
+        numbers = f"{here[0]:,} classes, {here[1]:,} training{val} and {here[2]:,} test"
+        texts = f"texts {dataset.features.text}" if dataset.features.text else "no texts"
+        return [Finding(dataset.name, "ok", f"{numbers} {dataset.kind}; {texts}; classes {listed(dataset.classes)}")]
     if known is None:
         return [Finding(dataset.name, "ok", text)]
     published = (known.classes, known.train, known.test)

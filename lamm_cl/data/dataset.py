@@ -34,13 +34,25 @@ class Files(Sequence[Path]):
 
 @dataclass(frozen=True)
 class Split:
-    """`images`: paths, or uint8 arrays (H, W, 3); `labels`: int64 (N,), the class ids 0..n-1."""
+    """`images`: paths, or uint8 arrays (H, W, 3), or features (N, D); `labels`: int64 (N,), the class ids 0..n-1."""
 
-    images: Sequence[Path] | NDArray[np.uint8]
+    images: Sequence[Path] | NDArray[np.uint8] | NDArray[np.floating]
     labels: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+@dataclass(frozen=True)
+class FeatureFile:
+    """What an .npz of features says of itself.  file: its sha256;  dtype, normalised: of the features, as stored."""
+
+    file: str
+    origin: str  # "" where it states none
+    learned_from: str  # the split
+    dtype: str
+    normalised: bool
+    text: str | None  # type and length of the texts' features; None where there are none
 
 
 @dataclass(frozen=True)
@@ -61,6 +73,13 @@ class Dataset:
     notes: tuple[str, ...] = ()
     train_fingerprint: str = ""
     val: Split | None = None  # for choosing among settings; None: the publisher gives none
+    features: FeatureFile | None = None  # of a dataset of features, whose splits hold them in place of images
+    text: NDArray[np.floating] | None = None  # (C, D) features of the classes' texts, where the file has them
+
+    @property
+    def kind(self) -> str:
+        """What its samples are: images, or features of so many numbers."""
+        return f"features of {self.test.images.shape[1]} numbers" if self.features else "images"
 
 
 class ImageFile(NamedTuple):
@@ -123,6 +142,8 @@ def learned_from(dataset: Dataset, source: Dataset) -> Dataset:
         raise UserError(f"{dataset.name} cannot be learned from {source.name}, which has no class {listed(missing)}")
     if not len(source.train):
         raise UserError(f"{dataset.name} cannot be learned from {source.name}, which has no training images either")
+    if dataset.kind != source.kind:
+        raise UserError(f"{dataset.name} ({dataset.kind}) cannot be learned from {source.name} ({source.kind})")
     note = f"learned from the training images of {source.name}"
     fingerprint = hashlib.sha256(f"{dataset.fingerprint} {source.fingerprint}".encode()).hexdigest()
     train, origin = source.train, source.fingerprint
@@ -148,7 +169,7 @@ def fingerprint_of(classes: Sequence[str], splits: Iterable[Split], images: Iter
 
 def clean(classes: Sequence[str], *, where: str, twice: frozenset[str] = frozenset()) -> tuple[str, ...]:
     """Names as people see them, underscores as spaces. UserError for a name that is no text, or two that become one."""
-    shown = tuple(" ".join(normalize("NFC", name).replace("_", " ").split()) for name in classes)
+    shown = tuple(map(spelled, classes))
     first: dict[str, int] = {}
     for label, name in enumerate(shown):
         if not name or any(category(letter) in ("Cc", "Cs") for letter in name):  # control, half a surrogate pair
@@ -162,6 +183,11 @@ def clean(classes: Sequence[str], *, where: str, twice: frozenset[str] = frozens
     if len(shown) < 2:
         raise UserError(f"{where}: {len(shown)} class; at least two are needed")
     return shown
+
+
+def spelled(name: str) -> str:
+    """A class name as people see it: underscores are spaces."""
+    return " ".join(normalize("NFC", name).replace("_", " ").split())
 
 
 def class_names(entries: Iterable[Entry], *, where: str) -> list[str]:

@@ -12,13 +12,15 @@ from lamm_cl.config.explained import expected
 from lamm_cl.errors import UserError, did_you_mean
 from lamm_cl.learner.model import Learner
 from lamm_cl.learner.pieces import Head, Labels, Piece, Words
+from lamm_cl.learner.table import table_for
 from lamm_cl.learner.text import Frame, TextFeatures
 from lamm_cl.towers.clip import FrozenCLIP
+from lamm_cl.towers.features import FeaturesOnly
 
 FIELDS = ("context", "labels", "loss", "head", "tower", "memory")  # in the order in which their first values are drawn
 
 
-def build(card: schema.Card, clip: FrozenCLIP, names: list[str], experiences: list[range], *,
+def build(card: schema.Card, clip: FrozenCLIP | FeaturesOnly, names: list[str], experiences: list[range], *,
           template: str = "a photo of a {}.", dataset: str = "", shots: float = 1, train_label_space: str = "experience",
           seed: int = 0) -> Learner:  # fmt: skip
     """The model that a method card describes; its pieces are named "file.Class" in lamm_cl.methods.
@@ -32,7 +34,10 @@ def build(card: schema.Card, clip: FrozenCLIP, names: list[str], experiences: li
         context, labels = made["context"] or Words(), made["labels"] or Labels()
         head, loss, tower = made["head"] or Head(), made["loss"], made["tower"]
         texts = reference = None
-        if head.reads_text:
+        if isinstance(clip, FeaturesOnly):
+            others = [one for one in (loss, tower, made["memory"]) if one is not None]
+            texts = table_for(clip, experiences, context, labels, head, others, templates_decide=card.head is None)
+        elif head.reads_text:
             beside = tower if tower is not None and tower.moves_text else None
             texts = TextFeatures([Frame(clip, names, t, context, labels, beside) for t in context.templates], labels, experiences)
             if loss is not None and "reference" in loss.needs:

@@ -38,6 +38,18 @@ class BackboneFacts:
 
 
 @dataclass(frozen=True)
+class FeatureFacts:
+    """What a dataset of features said of itself: the sha256 of its file, its own word on their origin, and what they were."""
+
+    file: str
+    origin: str
+    learned_from: str  # the split
+    dtype: str
+    normalised: bool
+    text: str | None  # type and length of the texts' features; null: there were none
+
+
+@dataclass(frozen=True)
 class DatasetFacts:
     """What was seen when. Classes are in their order of arrival, T experiences."""
 
@@ -50,6 +62,7 @@ class DatasetFacts:
     test_per_class: tuple[int, ...]
     chosen: tuple[tuple[int, ...], ...]  # per experience, the ids of the training images
     notes: tuple[str, ...]
+    features: FeatureFacts | None = None  # where the images came as features
 
 
 @dataclass(frozen=True)

@@ -17,19 +17,22 @@ import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
-from lamm_cl.config.schema import HUB, Backbone
+from lamm_cl.config.schema import FEATURES, HUB, Backbone
 from lamm_cl.errors import UserError, did_you_mean
 from lamm_cl.files import PACKAGE
 from lamm_cl.towers.clip import FrozenCLIP, Prompts, hash_of
+from lamm_cl.towers.features import FeaturesOnly
 from lamm_cl.towers.weights import HUB_WEIGHTS, cached, download, fill, given, of_tag
 
 EMBEDDED = "lamm-cl-mini"
 MINI = PACKAGE / "mini" / "model"
 
 
-def load(backbone: Backbone) -> FrozenCLIP:
-    """The CLIP that a scenario names."""
+def load(backbone: Backbone) -> FrozenCLIP | FeaturesOnly:
+    """The CLIP that a scenario names, or what stands in for it where the data are features."""
     architecture, weights = backbone.architecture, backbone.weights
+    if architecture == FEATURES:
+        return FeaturesOnly(backbone)
     half = (0.5, 0.5, 0.5)
     preprocess = {"mean": half, "std": half} if architecture == EMBEDDED else {}
     if architecture.startswith(HUB):
@@ -73,7 +76,7 @@ def registered(architecture: str) -> dict[str, Any]:
     if architecture == EMBEDDED and EMBEDDED not in open_clip.list_models():
         open_clip.add_model_config(MINI / f"{EMBEDDED}.json")
     if architecture not in open_clip.list_models():
-        near = did_you_mean(architecture, [EMBEDDED, *open_clip.list_models()])
+        near = did_you_mean(architecture, [EMBEDDED, FEATURES, *open_clip.list_models()])
         raise UserError(f"backbone: architecture: {architecture!r} is not in open_clip's registry{near}")
     return drivable(architecture, open_clip.get_model_config(architecture))
 

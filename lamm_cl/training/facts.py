@@ -7,7 +7,7 @@ import platform
 import resource
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib.metadata import version
@@ -17,7 +17,7 @@ import torch
 from lamm_cl.config.schema import Backbone
 from lamm_cl.data.dataset import Dataset
 from lamm_cl.files import PACKAGE
-from lamm_cl.results.record import BackboneFacts, DatasetFacts, Measured
+from lamm_cl.results.record import BackboneFacts, DatasetFacts, FeatureFacts, Measured
 from lamm_cl.towers.clip import FrozenCLIP
 from lamm_cl.training import stream
 
@@ -50,6 +50,7 @@ def facts_of(dataset: Dataset, parts: stream.Stream) -> DatasetFacts:
         test_per_class=tuple(torch.bincount(parts.test_targets, minlength=C).tolist()),
         chosen=tuple(tuple(ids.tolist()) for ids in parts.train),
         notes=dataset.notes + parts.notes,
+        features=dataset.features and FeatureFacts(**asdict(dataset.features)),
     )
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
@@ -29,6 +30,7 @@ from lamm_cl.data.images import open_image
 from lamm_cl.errors import UserError
 from lamm_cl.seeds import derive
 from lamm_cl.towers.clip import FrozenCLIP
+from lamm_cl.towers.features import FeaturesOnly
 from lamm_cl.training import bank
 
 BATCH = 64  # images a forward pass of the frozen tower; part of the key, since it decides the last bits
@@ -123,6 +125,25 @@ class Pixels:
             self.room -= size
             self.kept[i] = pixels.clone()  # out of the memory shared with a worker
         return pixels
+
+
+class Given:
+    """Features that are data themselves: raw as stored, unit the same normalised.  There is nothing to augment, and no bank."""
+
+    def __init__(self, split: Split, clip: FeaturesOnly, kinds: tuple[str, ...]):
+        if "trunk" in kinds:
+            raise clip.lacks("image features before their projection")
+        self.kinds, self.device = kinds, clip.device
+        self.stored = torch.from_numpy(split.images).to(self.device)
+
+    def batches(self, batches: Sequence[Tensor], epoch: int, kind: str = "unit") -> Iterator[Tensor]:
+        places = onto(self.device, torch.cat(list(batches)))
+        for at in places.split([len(ids) for ids in batches]):
+            raw = self.stored[at].float()
+            yield raw if kind == "raw" else F.normalize(raw, dim=-1)
+
+    def batch(self, ids: Tensor, epoch: int, kind: str = "unit") -> Tensor:
+        return next(self.batches([ids], epoch, kind))
 
 
 class Features:

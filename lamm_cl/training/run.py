@@ -16,6 +16,7 @@ from lamm_cl.config.lengths import Length, lengths
 from lamm_cl.config.schema import Backbone, Training
 from lamm_cl.data import catalogue
 from lamm_cl.data.dataset import Dataset, learned_from
+from lamm_cl.data.features import check_backbone
 from lamm_cl.files import write_atomic
 from lamm_cl.learner.build import build
 from lamm_cl.learner.model import Learner
@@ -27,6 +28,7 @@ from lamm_cl.towers.backbones import load
 from lamm_cl.towers.clip import FrozenCLIP
 from lamm_cl.towers.devices import device as resolved
 from lamm_cl.towers.devices import one_thread
+from lamm_cl.towers.features import FeaturesOnly
 from lamm_cl.training import stream
 from lamm_cl.training.facts import Stopwatch, facts_of, facts_of_backbone, measured
 from lamm_cl.training.keeper import Keeper
@@ -94,10 +96,21 @@ def shots_of(run: Run, parts: stream.Stream) -> float:
 def prepare(run: Run, frozen: FrozenCLIP, dataset: Dataset, cache: Path) -> Prepared:
     """The door of one run: stream, model and sources of images."""
     parts = stream.split(run.scenario, dataset, run.shots, run.seed)
+    frozen = without_images(frozen, run, dataset, parts)
     model = build(run.card, frozen, parts.names, parts.experiences, template=dataset.template, dataset=dataset.name,
                   shots=shots_of(run, parts), train_label_space=run.scenario.train_label_space,
                   seed=derive(run.seed, "initial values"))  # fmt: skip
     return Prepared(run, frozen, dataset, parts, model, sources_of(run, model, dataset, parts, cache))
+
+
+def without_images(frozen: FrozenCLIP | FeaturesOnly, run: Run, dataset: Dataset, parts: stream.Stream
+                   ) -> FrozenCLIP | FeaturesOnly:  # fmt: skip
+    """What stands in for a CLIP on a data set of features knows its file, width and texts; a CLIP stays as it is."""
+    check_backbone(dataset, run.scenario.backbone.architecture)
+    if dataset.features is None:
+        return frozen
+    texts = None if dataset.text is None else torch.from_numpy(dataset.text)[parts.order]
+    return frozen.of(run.method, dataset.name, dataset.train.images.shape[1], texts)
 
 
 def sources_of(run: Run, model: Learner, dataset: Dataset, parts: stream.Stream, cache: Path) -> Sources:

@@ -16,7 +16,8 @@ from lamm_cl.data.dataset import Dataset, Split
 from lamm_cl.learner.model import Learner
 from lamm_cl.learner.shown import Images
 from lamm_cl.towers.clip import FrozenCLIP
-from lamm_cl.training.features import Augmentation, Features, Pixels, onto
+from lamm_cl.towers.features import FeaturesOnly
+from lamm_cl.training.features import Augmentation, Features, Given, Pixels, onto
 from lamm_cl.training.stream import Stream
 
 FIELDS = {"unit": "frozen", "raw": "raw", "trunk": "trunk"}  # kind of feature -> where it stands in Images
@@ -28,7 +29,7 @@ class Source:
     """What a step brings of one split, batch by batch."""
 
     pixels: Pixels | None
-    features: Features | None
+    features: Features | Given | None
 
     @property
     def device(self) -> torch.device:
@@ -63,16 +64,18 @@ class Sources:
 class Bank:
     """Frozen features of the splits of a data set, in the bank under `folder`."""
 
-    clip: FrozenCLIP
+    clip: FrozenCLIP | FeaturesOnly
     splits: dict[str, Split]
     ids: dict[str, Tensor]  # those of each split that this run ever asks for
     facts: dict[str, dict]  # what decides the features of each split, beside samples and augmentation
     folder: Path
     seed: int
-    made: dict[tuple, Features] = field(default_factory=dict)
+    made: dict[tuple, Features | Given] = field(default_factory=dict)
 
-    def features(self, part: str, kinds: tuple[str, ...], augmentation: Augmentation | None = None) -> Features:
+    def features(self, part: str, kinds: tuple[str, ...], augmentation: Augmentation | None = None) -> Features | Given:
         key = (part, kinds, augmentation)
+        if key not in self.made and isinstance(self.clip, FeaturesOnly):
+            self.made[key] = Given(self.splits[part], self.clip, kinds)
         if key not in self.made:
             pixels = Pixels(self.splits[part], self.clip, augmentation)
             self.made[key] = Features(pixels, self.ids[part], self.facts[part], self.folder, kinds)
