@@ -368,8 +368,8 @@ def test_no_run_writes_beside_a_pack_or_over_counts_whose_records_are_gone(tmp_p
     beside = called("run", "demo", *words, "--results", tmp_path / "packed", "--replace")
 
     many = len((counted / "records.csv").read_text().splitlines()) - 1
-    line = f"{counted}/records.csv: has {many:,} counts, the records beside it give 0: written anew it would lose the rest; --replace"
-    assert over == (2, f"lamm-cl: {line} does it, or choose another --results folder\n")
+    line = f"{counted}/records.csv: has {many:,} counts, the records beside it give 0: written anew it would lose the rest"
+    assert over == (2, f"lamm-cl: {line}; --replace does it, or choose another --results folder\n")
     assert beside[0] == 2 and "nothing is written beside it; choose another --results folder" in beside[1]
     assert bytes_below(tmp_path) == before
 
