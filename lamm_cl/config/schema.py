@@ -345,6 +345,7 @@ class Scenario(Facts):
     """What is measured: who is seen when, and against which labels an image is scored.
 
     `train_on` names the dataset whose training images the classes of every dataset are learned from; None: its own.
+    `bounds` asks for more runs of every method, shown beside the others: joint learns all classes at once.
     """
 
     identity: ClassVar = (
@@ -368,3 +369,4 @@ class Scenario(Facts):
     train_label_space: Literal["experience", "seen"] = "experience"
     label_spaces: _set_of(Literal["own", "joint"]) = ("own", "joint")
     overrides: dict[Name, dict[str, JsonValue]] = {}
+    bounds: Annotated[tuple[Literal["joint"], ...], BeforeValidator(_to_tuple)] = ()

@@ -15,7 +15,7 @@ from lamm_cl.errors import UserError, did_you_mean
 from lamm_cl.reports import metrics
 from lamm_cl.reports.measures import COST, INCREMENTAL, in_space, last_in, last_on, lost_in
 from lamm_cl.reports.published import as_in_paper, cite, cite_beside, folded, on_eleven
-from lamm_cl.reports.table import Column, Label, Line, Number, Table, ranked
+from lamm_cl.reports.table import BOUND, Column, Label, Line, Number, Table, ranked
 from lamm_cl.results.record import Record
 from lamm_cl.results.runs import Runs, Unfit, runs_in
 
@@ -97,9 +97,24 @@ def incremental(runs: Runs) -> Table:
         for space in runs.spaces
         for method in runs.methods
     ]
+    if runs.bounds and "joint" in runs.spaces:
+        for place in _places(runs):
+            at = max(i for i, line in enumerate(lines) if line.group == f"{place} joint")
+            lines[at + 1 : at + 1] = _bounds(runs, place)
     columns = [Column(name, better) for name, (better, _) in INCREMENTAL.items()]
     what = "class-incremental learning: accuracies in %, differences in points"
     return _table("incremental", what, runs, ("dataset", "label space", "method"), columns, lines)
+
+
+def _bounds(runs: Runs, place: str) -> list[Line]:
+    """What the methods reach with all classes at once: a last accuracy, and nothing that a stream is needed for."""
+    last, lines = last_in("joint"), []
+    for method in runs.bounds.methods:
+        number = _place(runs.bounds, place, method, last)
+        none = Number(np.nan, np.nan, number.seeds, number.expected)
+        numbers = tuple(number if name == "last" else none for name in INCREMENTAL)
+        lines.append(Line((Label(place, place), Label("joint", "joint"), _method(runs.bounds, method)), numbers, origin=BOUND))
+    return lines
 
 
 def base_to_new(runs: Runs) -> Table:

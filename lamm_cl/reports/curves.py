@@ -8,7 +8,7 @@ import numpy as np
 
 from lamm_cl.errors import UserError
 from lamm_cl.reports import palette
-from lamm_cl.results.record import Record
+from lamm_cl.results.record import Record, bound_of
 from lamm_cl.results.runs import Runs, runs_in
 
 DOTTED, DASHED, DASH_DOT, DASH_DOT_DOT = (0, (1, 1)), (0, (4, 1.2)), (0, (4, 1, 1, 1)), (0, (3, 1, 1, 1, 1, 1))
@@ -74,6 +74,14 @@ def curves_of(compared: Sequence[Runs]) -> list[Curve]:
             look = (palette.colour(i), palette.marker(i), dashes)
             curves.append(Curve(runs, source, folder, runs.name(method), *look, method))
     return curves
+
+
+def bounds_of(curve: Curve) -> list[Curve]:
+    """The bounds of a curve's method, to be drawn in its colour."""
+    if curve.runs.bounds is None:
+        return []
+    mine = [method for method in curve.runs.bounds.methods if bound_of(method)[0] == curve.method]
+    return [replace(curve, runs=curve.runs.bounds, method=method) for method in mine]
 
 
 def space_of(compared: Sequence[Runs], preferred: str) -> str:

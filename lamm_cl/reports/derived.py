@@ -14,6 +14,8 @@ from lamm_cl.results.runs import Runs, records_in, runs_in, runs_of
 def derived_files(results: Path) -> dict[str, str]:
     """All text that follows from the records of a results folder: name -> content of records.csv and of the tables."""
     records = records_in(results)
+    if records and all(record.bound for record in records):  # what they stand beside is not finished
+        return {"records.csv": records_csv(records)}
     tables = table_files(runs_of(records, results))
     return {"records.csv": records_csv(records)} | {f"tables/{name}": text for name, text in tables.items()}
 

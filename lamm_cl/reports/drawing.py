@@ -90,6 +90,12 @@ def draw_line(axes: Axes, curve: Curve, x: np.ndarray, mean: np.ndarray, std: np
     axes.fill_between(x, mean - std, mean + std, color=curve.colour, alpha=0.15, linewidth=0)
 
 
+def draw_bound(axes: Axes, curve: Curve, value: np.ndarray, T: int) -> None:
+    """A thin line across all experiences at the one value of a bound."""
+    if len(value):
+        axes.plot([1, T], [value[-1]] * 2, color=curve.colour, linestyle=curve.dashes, linewidth=0.5, zorder=2)
+
+
 def experience_axis(axes: Axes, T: int, learned: int, first: int = 0) -> None:
     """first..T, in whole numbers; grey while the set is not yet learned."""
     axes.set_xlim(first - 0.04 * T, 1.04 * T)

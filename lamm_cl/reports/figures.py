@@ -13,12 +13,23 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from lamm_cl.reports import metrics, palette
-from lamm_cl.reports.curves import Curve, at_any_shots, compared_at, curves_of, mean_std, seeds_behind, shots_of, space_of
+from lamm_cl.reports.curves import (
+    Curve,
+    at_any_shots,
+    bounds_of,
+    compared_at,
+    curves_of,
+    mean_std,
+    seeds_behind,
+    shots_of,
+    space_of,
+)
 from lamm_cl.reports.drawing import (
     STYLE,
     UNLEARNED,
     WIDTH,
     cost_axis,
+    draw_bound,
     draw_line,
     draw_matrix,
     experience_axis,
@@ -94,9 +105,14 @@ def plot_incremental(
             for curve in curves:
                 mean, std = mean_std(curve.values(place, learned))
                 draw_line(axes, curve, np.arange(1, mean.size + 1), mean, std)
+                for bound in bounds_of(curve) if label_space == "joint" else ():
+                    draw_bound(axes, curve, mean_std(bound.values(place, learned))[0], T)
             experience_axis(axes, T, 0, first=1)
             set_limits(axes)
-        legend_below(figure, curves, f"{label_space} label space, {shots_of(compared)}, {seeds_behind(curves)}")
+        note = f"{label_space} label space, {shots_of(compared)}, {seeds_behind(curves)}"
+        if label_space == "joint" and any(bounds_of(curve) for curve in curves):
+            note += "\nthin lines: the same methods on all classes at once"
+        legend_below(figure, curves, note)
         return save_figure(figure, out_stem)
 
 

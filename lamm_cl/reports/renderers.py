@@ -14,7 +14,7 @@ import rich.box
 import rich.table
 from rich.text import Text
 
-from lamm_cl.reports.table import BEST, MEASURED, SECOND, Column, Number, Table, rounded
+from lamm_cl.reports.table import BEST, BOUND, MEASURED, SECOND, Column, Number, Table, rounded
 from lamm_cl.results.csv import csv_lines, csv_text
 
 # What fits a page of LaTeX: wider and longer tables are broken into several.
@@ -32,7 +32,7 @@ def to_csv(tables: Sequence[Table], value: str = "mean") -> str:
     lines = [[csv_text(head) for head in (*varying, *tables[0].heads, *columns)]]
     for table in tables:
         scope = [csv_text(dict(table.scope)[key]) for key in varying]
-        for line in (line for line in table.lines if line.origin == MEASURED):
+        for line in (line for line in table.lines if line.origin in (MEASURED, BOUND)):
             cells = {c.key: _bare(n, c, value) for c, n in zip(table.columns, line.numbers, strict=True)}
             labels = [csv_text(label.key) for label in line.labels]
             lines.append([*scope, *labels, *(cells.get(column, "") for column in columns)])

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-MEASURED, PUBLISHED, DIFFERENCE = "measured", "published", "difference"  # where a row comes from
+MEASURED, PUBLISHED, DIFFERENCE, BOUND = "measured", "published", "difference", "bound"  # where a row comes from
 BEST, SECOND = 1, 2
 
 
@@ -42,7 +42,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Line:
-    """One row. Measured cells of one `group` compete for best and second; what papers published does not compete."""
+    """One row. Measured cells of one `group` compete for best and second; what papers published does not, nor do bounds."""
 
     labels: tuple[Label, ...]
     numbers: tuple[Number, ...]

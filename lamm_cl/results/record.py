@@ -13,12 +13,22 @@ from lamm_cl.errors import UserError
 
 FORMAT = 1
 LABEL_SPACES = ("own", "joint")
+BOUNDS = ("joint",)
 LARGEST = 2**53  # beyond it a float no longer holds every whole number
+
+
+def bound_of(method: str) -> tuple[str, str]:
+    """A run's method -> its card's key, and which bound it is: "gda@joint" learned all classes at once, "gda" in the stream."""
+    card, _, bound = method.rpartition("@")
+    return (card, bound) if card and bound in BOUNDS else (method, "")
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """Which run: one method on one dataset with so many training images per class ("full": all) and one seed."""
+    """Which run: one method on one dataset with so many training images per class ("full": all) and one seed.
+
+    `method` is the key of a card, or of a bound (`bound_of`).
+    """
 
     scenario: str
     version: int
@@ -122,6 +132,11 @@ class Record:
         if label_space not in self._accuracies:
             raise UserError(f"{self}: was not scored in the label space '{label_space}'")
         return self._accuracies[label_space]
+
+    @property
+    def bound(self) -> str:
+        """Which bound it is, shown beside runs in the stream; "" for one of those."""
+        return bound_of(self.run.method)[1]
 
     @property
     def spaces(self) -> tuple[str, ...]:

@@ -6,14 +6,14 @@
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from lamm_cl.errors import UserError
-from lamm_cl.results.record import LABEL_SPACES, Record, by_size
+from lamm_cl.results.record import LABEL_SPACES, Record, bound_of, by_size
 from lamm_cl.results.stored import loaded, nothing_in
 
 
@@ -43,6 +43,7 @@ class Runs:
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
     records: dict[tuple[str, str], dict[int, Record]]  # (dataset, method) -> seed -> record
+    bounds: "Runs | None" = None  # those of the same methods that are bounds, if any is finished
 
     @property
     def experiences(self) -> int:
@@ -85,7 +86,9 @@ class Runs:
     def name(self, method: str) -> str:
         """The card's name for people ("CoOp"); the method's key where two cards share a name."""
         names = {m: str(self.of(m)[0].card.get("name", m)) for m in self.methods}
-        return method if list(names.values()).count(names[method]) > 1 else names[method]
+        card, bound = bound_of(method)
+        name = card if list(names.values()).count(names[method]) > 1 else names[method]
+        return f"{name} ({bound})" if bound else name
 
     def missing(self) -> list[str]:
         """What the scenario promises and no record holds, one sentence a piece."""
@@ -121,13 +124,30 @@ def runs_of(records: list[Record], results: Path) -> list[Runs]:
     if not records:
         raise nothing_in(results)
     _check_comparable(results, records)
+    if all(record.bound for record in records):
+        raise UserError(f"{results}: no finished run but bounds, which are shown beside others")
     by_shots: dict = {}
     for record in records:
         by_shots.setdefault(record.run.shots, []).append(record)
-    return [_runs(by_shots[shots]) for shots in sorted(by_shots, key=by_size)]
+    return [
+        _runs(by_shots[shots])
+        for shots in sorted(by_shots, key=by_size)
+        if not all(record.bound for record in by_shots[shots])
+    ]
 
 
 def _runs(records: list[Record]) -> Runs:
+    stream, beside = ([record for record in records if bool(record.bound) is bound] for bound in (False, True))
+    runs = _of_a_kind(stream)
+    if not beside:
+        return runs
+    bounds = _of_a_kind(beside)
+    listed = [bound for method in runs.methods for bound in bounds.methods if bound_of(bound)[0] == method]
+    methods = _in_order({*bounds.methods}, listed)
+    return replace(runs, bounds=replace(bounds, datasets=runs.datasets, methods=methods))
+
+
+def _of_a_kind(records: list[Record]) -> Runs:
     cells: dict = {}
     for record in records:
         cells.setdefault((record.run.dataset, record.run.method), {})[record.run.seed] = record
@@ -152,7 +172,7 @@ def _check_comparable(results: Path, records: list[Record]) -> None:
         ("backbone hash", lambda r: r.backbone.hash, lambda r: ()),
         ("dataset fingerprint", lambda r: r.dataset.fingerprint, lambda r: (r.run.dataset,)),
         ("class order", lambda r: r.dataset.order, lambda r: (r.run.dataset,)),
-        ("experiences", lambda r: r.dataset.experiences, lambda r: (r.run.dataset,)),
+        ("experiences", lambda r: r.dataset.experiences, lambda r: (r.run.dataset, r.bound)),
         ("card hash", lambda r: r.card.get("hash"), lambda r: (r.run.dataset, r.run.method)),
     ]
     for name, value, group in rules:

@@ -48,7 +48,7 @@ def work(runs: Iterable[Run], sizes: dict[str, Sizes], context_of: Callable[[Car
     for run in runs:
         size, training = sizes[run.dataset], run.card.training
         n = size.train if run.shots == "full" else min(size.train, run.shots * size.classes)
-        counts = classes_of(run.scenario.experiences, size.classes)
+        counts = classes_of(run.stream.experiences, size.classes)
         images = [n * c / size.classes for c in counts]
         how_long = lengths(training, images, n / size.classes)
         context = context_of(run.card)

@@ -17,11 +17,15 @@ from lamm_cl.config.schema import Card, Scenario
 from lamm_cl.data import catalogue
 from lamm_cl.errors import UserError
 from lamm_cl.results.file import read_record
+from lamm_cl.results.record import bound_of
 
 
 @dataclass(frozen=True)
 class Run:
-    """One method on one dataset with `shots` training images per class and one seed; `card` has the overrides in it."""
+    """One method on one dataset with `shots` training images per class and one seed; `card` has the overrides in it.
+
+    `method` is the card's key in the stream, and another for a bound (results.record.bound_of).
+    """
 
     scenario: Scenario
     dataset: str
@@ -30,6 +34,12 @@ class Run:
     shots: int | Literal["full"]
     seed: int
     folder: Path
+
+    @property
+    def stream(self) -> Scenario:
+        """The scenario as this run sees it: a bound sees all classes at once."""
+        joint = bound_of(self.method)[1] == "joint"
+        return self.scenario.model_copy(update={"experiences": 1}) if joint else self.scenario
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -65,10 +75,15 @@ def plan(
     shots: Sequence[int | str] = (),
     seeds: Sequence[int] = (),
 ) -> list[Run]:
-    """All runs of a scenario, below results/<scenario>, in its order; a list that is not empty replaces its own."""
+    """All runs of a scenario, below results/<scenario>, in its order, bounds last; a list that is not empty replaces its own.
+
+    What a card without training and head would do with all classes at once, it does in any stream: it has no bounds.
+    """
     root = results / scenario.name / "runs"
     folders = _folders(datasets or scenario.datasets)
     cards = {method: card_for(scenario, method) for method in methods or scenario.methods}
+    learning = [method for method, card in cards.items() if card.training or card.head]
+    cards |= {f"{method}@{bound}": cards[method] for bound in scenario.bounds for method in learning}
     return [
         Run(scenario, dataset, method, card, k, seed, root / folder / method / f"shots{k}-seed{seed}")
         for dataset, folder in folders.items()

@@ -12,7 +12,7 @@ from lamm_cl.config.schema import Card, Scenario
 from lamm_cl.data import catalogue
 from lamm_cl.errors import UserError, did_you_mean
 from lamm_cl.results.file import parsed, read_record
-from lamm_cl.results.record import Record
+from lamm_cl.results.record import Record, bound_of
 from lamm_cl.results.stored import Stored, nothing_in, pack_of, scenario_text, stored
 from lamm_cl.sweeping.execute import Event, Settings, Train, execute
 from lamm_cl.sweeping.plan import plan
@@ -59,14 +59,15 @@ def recompute(one: Stored, settings: Settings, tell: Callable[[Event], None], tr
     scenario = from_record(Scenario, old.scenario, f"{one.where}: scenario")
     card = from_record(Card, old.card, f"{one.where}: card")
     with tempfile.TemporaryDirectory() as folder:
-        [run] = plan(
+        runs = plan(
             scenario,
             Path(folder),
             datasets=[old.run.dataset],
-            methods=[old.run.method],
+            methods=[bound_of(old.run.method)[0]],
             shots=[old.run.shots],
             seeds=[old.run.seed],
         )
+        run = next(run for run in runs if run.method == old.run.method)
         failures = execute([replace(run, card=card)], replace(settings, jobs=1), tell, train=train, publish=lambda run: None)
         if failures:
             raise UserError(f"{old}: cannot be recomputed: {failures[0].text.strip().splitlines()[-1]}")

@@ -95,7 +95,7 @@ def shots_of(run: Run, parts: stream.Stream) -> float:
 
 def prepare(run: Run, frozen: FrozenCLIP, dataset: Dataset, cache: Path) -> Prepared:
     """The door of one run: stream, model and sources of images."""
-    parts = stream.split(run.scenario, dataset, run.shots, run.seed)
+    parts = stream.split(run.stream, dataset, run.shots, run.seed)
     frozen = without_images(frozen, run, dataset, parts)
     model = build(run.card, frozen, parts.names, parts.experiences, template=dataset.template, dataset=dataset.name,
                   shots=shots_of(run, parts), train_label_space=run.scenario.train_label_space,
