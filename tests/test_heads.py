@@ -5,7 +5,9 @@ import torch
 import toy
 
 from lamm_cl.config.cards import card_names, load_card
+from lamm_cl.errors import UserError
 from lamm_cl.learner.build import find
+from lamm_cl.learner.closed import held_out
 from lamm_cl.training import keeper
 from lamm_cl.training.state import write
 
@@ -16,12 +18,21 @@ def without_text(key: str) -> bool:
 
 
 HEADS = [key for key in card_names() if without_text(key)]
-SMALL: dict = {}  # card -> what the toy's few images need otherwise
-JOINT = {"simplecil": 1e-6}  # card -> how near T experiences come to one, relative to the largest entry
+SMALL = {  # card -> what the toy's few images need otherwise
+    "ranpac": {"M": 64},
+    "ranpac-released": {"M": 64},
+    "acil": {"buffer": 64},
+}
+JOINT = {  # card -> how near T experiences come to one, relative to the largest entry; what must be fixed for that
+    "simplecil": (1e-6, {}),
+    "ranpac": (1e-4, {"ridges": [10.0]}),
+    "acil": (1e-11, {}),
+}
 
 
-def run(tmp_path, key: str, **changes):
-    return toy.run(tmp_path, key, overrides={key: SMALL.get(key, {})}, **changes)
+def run(tmp_path, key: str, head: dict | None = None, **changes):
+    overrides = {"head": SMALL.get(key, {}) | (head or {})}
+    return toy.run(tmp_path, key, overrides={key: overrides}, **changes)
 
 
 class Killed(BaseException):
@@ -56,13 +67,58 @@ def test_kept_bytes_are_those_of_learned_tensors_and_sums(tmp_path, key):
 
 @pytest.mark.parametrize("key", JOINT)
 def test_the_experiences_of_a_stream_give_what_one_with_all_classes_gives(tmp_path, key):
-    one = run(tmp_path, key, folder="one", experiences=1, shots="full")[1]
+    near, fixed = JOINT[key]
+    one = run(tmp_path, key, fixed, folder="one", experiences=1, shots="full")[1]
 
     for T in (2, 7):
-        many = run(tmp_path, key, folder=f"in {T}", experiences=T, shots="full")[1]
+        many = run(tmp_path, key, fixed, folder=f"in {T}", experiences=T, shots="full")[1]
         assert one.keys() == many.keys()
         for name, joint in one.items():
-            assert (many[name] - joint).abs().max() <= JOINT[key] * joint.abs().max(), name
+            assert (many[name] - joint).abs().max() <= near * joint.abs().max(), name
+
+
+def test_ranpac_chooses_the_same_ridge_whatever_the_experiences(tmp_path):
+    """What is held out of a class depends on the class alone."""
+    chosen = [run(tmp_path, "ranpac", folder=f"in {T}", experiences=T, shots="full")[1]["head.ridge"] for T in (1, 2, 7)]
+
+    assert chosen[0] == chosen[1] == chosen[2]
+
+
+def test_ranpacs_ridge_is_the_best_of_all_candidates_on_the_images_held_out(tmp_path):
+    """The error from sums is the squared error on those images; downhill finds what looking at all would."""
+    prepared = toy.prepared(toy.planned(tmp_path / "run", "ranpac", overrides={"ranpac": {"head": SMALL["ranpac"]}}), tmp_path)
+    head, model = prepared.model.head, prepared.model
+    for i in range(2):
+        model.begin(i)
+        model.observe(i, prepared.sources.observed(i))
+    shown = [prepared.sources.observed(i) for i in range(2)]
+    x, y, ids = (torch.cat([getattr(one, name) for one in shown]) for name in ("raw", "y", "ids"))
+    held = torch.cat([held_out(one.y, one.ids, head.share, head.seed) for one in shown])
+
+    for ridge in (10.0, 1000.0):
+        W = head.seen.solve(ridge)
+        Y = torch.nn.functional.one_hot(y, 7).float()
+        error = (head.widen(x[held]) @ W.T - Y[held]).square().mean().item()
+        assert head.error(ridge) == pytest.approx(error, rel=1e-4)
+    assert sorted(ids[held].tolist()) == sorted(set(ids[held].tolist())) and len(ids[held]) == 7
+    assert head.choose() == min(head.ridges, key=head.error)
+
+
+def test_with_one_image_a_class_ranpacs_ridge_is_next_to_the_mean_diagonal(tmp_path):
+    prepared = toy.prepared(
+        toy.planned(tmp_path / "run", "ranpac", overrides={"ranpac": {"head": SMALL["ranpac"]}}, shots=1), tmp_path
+    )
+    head, model = prepared.model.head, prepared.model
+    model.begin(0)
+    model.observe(0, prepared.sources.observed(0))
+    model.finish(0)
+
+    assert 10**-0.5 < head.ridge.item() / head.seen.G.diagonal().mean().item() < 10**0.5
+
+
+def test_a_ridge_too_small_for_the_precision_is_told_with_the_number(tmp_path):
+    with pytest.raises(UserError, match="a ridge of 1e-30 is too small for these features in torch.float32"):
+        run(tmp_path, "ranpac", {"ridges": [1e-30]})
 
 
 @pytest.mark.parametrize("moment", (1, 2))

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from lamm_cl.seeds import derive
+
 NUMBERS = 2**24  # of a block: 64 MB in float32
 
 
@@ -31,3 +33,20 @@ def class_means(x: Tensor, y: Tensor, classes: range) -> Tensor:
         total.addmm_(Y.T, x[at].double())
         count += Y.sum(dim=0).unsqueeze(1)
     return total / count
+
+
+def held_out(y: Tensor, ids: Tensor, share: float, seed: int) -> Tensor:
+    """Which of an experience's images to choose settings on, (n,) bool: that share of each class, at least one, of two or more.
+
+    A class's choice depends on its images and the seed alone, not on the experience that brings it.
+    """
+    held = torch.zeros(len(y), dtype=torch.bool)
+    classes, found = y.tolist(), ids.tolist()
+    mine: dict[int, list[int]] = {}
+    for at in sorted(range(len(classes)), key=lambda at: found[at]):
+        mine.setdefault(classes[at], []).append(at)
+    for c, places in mine.items():
+        n = min(max(1, round(share * len(places))), len(places) - 1)
+        order = torch.randperm(len(places), generator=torch.Generator().manual_seed(derive(seed, "held out", c)))
+        held[[places[i] for i in order[:n]]] = True
+    return held.to(y.device)

@@ -40,7 +40,8 @@ class Piece(nn.Module):
 
     needs: what a step must bring or make: frozen, raw, trunk, pixels (of Images); tokens, reference (of the text side).
     draws: its forward draws random numbers: the loop then seeds torch around every step.
-    sums: names of plain attributes (tensors) that `observe` sums up and a later experience needs: they count as kept.
+    sums: names of plain attributes (a tensor, or a list or tuple of them) that `observe` sums up and a later experience needs:
+        they count as kept.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -67,7 +68,9 @@ class Piece(nn.Module):
     def kept_bytes(self) -> int:
         """What is carried from one experience to the next: parameters, persistent buffers, and the sums of `observe`."""
         tensors = {id(tensor): tensor for tensor in self.state_dict(keep_vars=True).values()}
-        tensors |= {id(tensor): tensor for name in self.sums if (tensor := getattr(self, name, None)) is not None}
+        for name in self.sums:
+            found = getattr(self, name, None)
+            tensors |= {id(tensor): tensor for tensor in ([found] if isinstance(found, Tensor) else found or ())}
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 

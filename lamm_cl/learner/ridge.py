@@ -1,0 +1,104 @@
+"""Ridge regression on a widened feature h(x), from sums that a stream adds to: the joint solution, whatever the experiences.
+
+G = sum_x h(x) h(x)^T   (M, M)          Q = sum_x onehot(y) h(x)^T   (c, M)          W = Q (G + ridge I)^-1   (c, M)
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lamm_cl.errors import UserError
+from lamm_cl.learner.closed import blocks, one_hot
+from lamm_cl.learner.output import Output
+from lamm_cl.learner.pieces import Head
+from lamm_cl.learner.shown import Experience, Frozen
+
+
+class Sums(NamedTuple):
+    G: Tensor  # (M, M)
+    Q: Tensor  # (c, M)
+
+    def grown(self, classes: int) -> "Sums":
+        """With rows for so many classes."""
+        return Sums(self.G, torch.cat([self.Q, self.Q.new_zeros(classes - len(self.Q), self.Q.shape[1])]))
+
+    def add(self, h: Tensor, y: Tensor, classes: range) -> None:
+        """h (n, M) of images of some of the classes."""
+        self.G.addmm_(h.T, h)
+        self.Q[classes.start : classes.stop].addmm_(one_hot(y, classes, h.dtype).T, h)
+
+    def plus(self, other: "Sums") -> "Sums":
+        return Sums(self.G + other.G, self.Q + other.Q)
+
+    def solve(self, ridge: float) -> Tensor | None:
+        """W (c, M) by one Cholesky decomposition; None where the ridge is too small for the precision of G."""
+        A = self.G.clone()
+        A.diagonal().add_(ridge)
+        L, failed = torch.linalg.cholesky_ex(A)
+        return None if failed else torch.cholesky_solve(self.Q.T, L).T.contiguous()
+
+
+class Ridge(Head):
+    """y = W h(x).  `widen` is h, of the features before they were normalised."""
+
+    needs = frozenset({"raw"})
+    reads_text = False
+    scores_unseen = False
+    sums = ("seen",)
+
+    def __init__(self, M: int, dtype: torch.dtype = torch.float32):
+        super().__init__()
+        self.register_buffer("W", torch.empty(0, M, dtype=dtype))
+        self.seen: Sums | None = None  # of all images
+
+    def widen(self, x: Tensor) -> Tensor:
+        """(n, D) -> (n, M)"""
+        raise NotImplementedError
+
+    def observe(self, e: Experience, frozen: Frozen) -> None:
+        self.seen = self.added(self.seen, e, frozen.raw, frozen.y)
+
+    def added(self, sums: Sums | None, e: Experience, x: Tensor, y: Tensor) -> Sums:
+        M = self.W.shape[1]
+        if sums is None:
+            sums = Sums(self.W.new_zeros(M, M), self.W.new_zeros(0, M))
+        sums = sums.grown(e.classes.stop)
+        for at in blocks(len(x), M):
+            sums.add(self.widen(x[at]), y[at], e.classes)
+        return sums
+
+    def solved(self, sums: Sums, ridges: Sequence[float]) -> tuple[Tensor, float]:
+        """W, and the first of the ridges that is large enough for the precision of G."""
+        for ridge in ridges:
+            if (W := sums.solve(ridge)) is not None:
+                return W, ridge
+        raise UserError(f"head: a ridge of {ridges[-1]:g} is too small for these features in {sums.G.dtype}; give a larger one")
+
+    def forward(self, out: Output) -> Tensor:
+        W = self.W[out.classes.start : out.classes.stop]
+        return torch.cat([self.widen(out.raw[at]) @ W.T for at in blocks(len(out.raw), W.shape[1])]).float()
+
+
+def nearest(candidates: Sequence[float], to: float) -> float:
+    """In order of magnitude."""
+    return min(candidates, key=lambda ridge: abs(math.log(ridge / to)))
+
+
+def downhill(loss: Callable[[float], float], candidates: Sequence[float], start: float) -> float:
+    """A candidate that no neighbour betters, found by walking downhill from `start`, one of them; of equals the larger.
+
+    A loss costs a decomposition of G: of 17 candidates about four are looked at.
+    """
+    ordered = sorted(candidates)
+    at = ordered.index(start)
+    losses: dict[int, float] = {}
+    while True:
+        near = [i for i in (at - 1, at, at + 1) if 0 <= i < len(ordered)]
+        losses |= {i: loss(ordered[i]) for i in near if i not in losses}
+        best = min(near, key=lambda i: (losses[i], -i))
+        if best == at:
+            return ordered[at]
+        at = best
