@@ -162,7 +162,7 @@ class Learner(nn.Module):
         prompts = self.context.text(image, classes) if self.head.reads_text else Prompts()
         tokens = text = None
         if self.texts is not None:
-            if self.extra_loss is not None and "tokens" in self.extra_loss.needs and self.training:
+            if "tokens" in self.needs and self.training:
                 (frame,) = self.texts.frames
                 tokens = frame.last_tokens(prompts, self.labels(classes), classes)  # (c, 77, d)
                 text = frame.read(tokens, classes)
@@ -180,7 +180,7 @@ class Learner(nn.Module):
         if not self.needs & {"raw", "trunk"}:
             return self.clip.image(x.pixels, prompts, **tower), None, None
         found = self.clip.image_all(x.pixels, prompts, **tower)
-        return found.unit, found.raw, found.trunk
+        return found.unit, found.raw, found.trunk if "trunk" in self.needs else None
 
     def loss(self, x: Images, targets: Tensor) -> tuple[Output, dict[str, Tensor]]:
         """-> output over the classes in play, weighted loss terms by name; targets (B,) are class ids by arrival."""

@@ -28,6 +28,7 @@ from lamm_cl.errors import UserError
 from lamm_cl.learner.output import Output
 from lamm_cl.learner.prompts import Atom, noise, start
 from lamm_cl.learner.shown import Experience, Frozen, Images
+from lamm_cl.towers.additions import Additions
 from lamm_cl.towers.clip import FrozenCLIP, Prompts
 
 # What options are annotated with, so that no thousand million vectors are built before anybody is told.
@@ -176,8 +177,12 @@ class Loss(Piece):
     # which sees all weighted terms by name, and leaves gradients in the parameters.
 
 
-class Tower(Piece):
-    """What is added inside the frozen blocks of the towers: an Additions (towers/) that is learned."""
+class Tower(Piece, Additions):
+    """What is added inside the frozen blocks of the towers: Additions that are learned.
+
+    One that changes the text tower says so by `moves_text`; one that also draws there needs "tokens": all positions of every
+    class then run in training, for a shared prefix would draw once for all classes.
+    """
 
     needs = frozenset({"pixels"})
 

@@ -81,11 +81,12 @@ class Frame(nn.Module):
 
     def _prefix(self, prompts: Prompts) -> Prefix:
         """The shared prefix of one prompt, or of one per image; of a fixed template it never changes."""
-        constant = prompts.first is None and not prompts.deep and not self.additions
+        constant = prompts.first is None and not (prompts.deep or prompts.keys_values or self.additions)
         if constant and self.constant_prefix is not None:
             return self.constant_prefix
         context = prompts.first if self.shared else None
-        prefix = self.clip.prefix(self.assemble(context, None, range(1), 0, self.P).flatten(0, -3), prompts.deep, **self._tower)
+        vectors = self.assemble(context, None, range(1), 0, self.P).flatten(0, -3)
+        prefix = self.clip.prefix(vectors, prompts.deep, prompts.keys_values, **self._tower)
         if constant:
             self.constant_prefix = prefix
         return prefix
@@ -96,7 +97,8 @@ class Frame(nn.Module):
 
     def last_tokens(self, prompts: Prompts, labels: Tensor | None, classes: range) -> Tensor:
         """The last block's output at all positions, padding included (c, 77, d)."""
-        return self.clip.tokens(self.whole(prompts.first, labels, classes), prompts.deep, **self._tower)
+        whole = self.whole(prompts.first, labels, classes)
+        return self.clip.tokens(whole, prompts.deep, prompts.keys_values, **self._tower)
 
     def read(self, tokens: Tensor, classes: range) -> Tensor:
         """Unit text features (c, D) from the last block's output (c, L, d)."""
