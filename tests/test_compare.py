@@ -8,7 +8,7 @@ from fake_records import record, write
 
 from lamm_cl.cli import main
 from lamm_cl.errors import UserError
-from lamm_cl.reports.compare import compare, interval
+from lamm_cl.reports.compare import compare
 from lamm_cl.reports.renderers import RENDERERS, to_markdown
 
 OTHER_HALVES = {"classes": ("x", "y", "z"), "order": (0, 1, 2), "experiences": (2, 1), "test_per_class": (50, 50, 100)}
@@ -27,10 +27,20 @@ def results(folder, last, seeds=(1, 2, 3), changed=lambda run: run, **options):
     )
 
 
+def table_of(comparison, measure, method, place):
+    """The table with the row of a comparison, and that row."""
+    rows = [(table, line) for table in comparison.tables for line in table.lines]
+    (found,) = ((t, x) for t, x in rows if [label.key for label in x.labels] == [measure, method, place])
+    return found
+
+
 def numbers(comparison, measure, method, place):
-    (table,) = comparison.tables
-    (line,) = (x for x in table.lines if [label.key for label in x.labels] == [measure, method, place])
-    return [number.mean for number in line.numbers]
+    table, line = table_of(comparison, measure, method, place)
+    return {column.key: number.mean for column, number in zip(table.columns, line.numbers, strict=True)}
+
+
+def counts(found):
+    return [found[name] for name in ("wins", "ties", "losses")]
 
 
 def test_a_difference_is_the_mean_over_pairs_of_dataset_and_seed_with_wins_ties_and_losses(tmp_path):
@@ -38,48 +48,103 @@ def test_a_difference_is_the_mean_over_pairs_of_dataset_and_seed_with_wins_ties_
 
     found = compare([results(tmp_path, last)])
 
-    assert numbers(found, "last, joint", "lamm", "a")[0] == pytest.approx((5 + 0 - 2) / 3)  # of two sets, one differs
-    assert numbers(found, "last, joint", "lamm", "a")[3:] == [1, 1, 1]
-    assert numbers(found, "last, joint", "lamm", "average")[0] == pytest.approx(((5 + 0 - 2) / 3 + 5) / 2)
-    assert numbers(found, "last, joint", "lamm", "average")[3:] == [4, 1, 1]
+    assert numbers(found, "last, joint", "lamm", "a")["difference"] == pytest.approx((5 + 0 - 2) / 3)  # of two sets, one differs
+    assert counts(numbers(found, "last, joint", "lamm", "a")) == [1, 1, 1]
+    assert numbers(found, "last, joint", "lamm", "average")["difference"] == pytest.approx(((5 + 0 - 2) / 3 + 5) / 2)
+    assert counts(numbers(found, "last, joint", "lamm", "average")) == [4, 1, 1]
 
 
-def test_the_interval_holds_the_difference_and_is_the_same_every_time(tmp_path):
+def test_the_interval_is_student_s_over_the_pairs_and_the_same_every_time(tmp_path):
     folder = results(tmp_path, {("a", "coop"): [50, 50, 50], ("a", "lamm"): [60, 52, 46]})
 
     first, second = (numbers(compare([folder]), "last, joint", "lamm", "a") for _ in range(2))
 
+    each = np.array([5, 1, -2])  # half of the counts' differences: one of two sets differs
+    half = 4.302653 * each.std(ddof=1) / np.sqrt(3)  # t of 2 degrees of freedom at 97.5 %
     assert first == second
-    assert -2 <= first[1] < first[0] < first[2] <= 5  # between the worst and the best pair
+    assert (first["low"], first["high"]) == pytest.approx((each.mean() - half, each.mean() + half))
+    assert first["pairs"] == 3
 
 
-def test_the_interval_of_normal_differences_is_about_that_of_the_textbook():
-    each = np.random.default_rng(1).normal(3, 2, 400)
+def test_the_interval_of_the_average_is_that_of_the_seeds_averages_over_the_datasets(tmp_path):
+    last = {("a", "coop"): [50] * 3, ("a", "lamm"): [60, 56, 50], ("b", "coop"): [50] * 3, ("b", "lamm"): [50, 52, 60]}
 
-    low, high = interval({"a": each})
+    found = numbers(compare([results(tmp_path, last)]), "last, joint", "lamm", "average")
 
-    half = 1.96 * each.std(ddof=1) / 20
-    assert (low, high) == pytest.approx((each.mean() - half, each.mean() + half), abs=0.03)
+    each = np.array([2.5, 2, 2.5])  # and not six differences
+    half = 4.302653 * each.std(ddof=1) / np.sqrt(3)
+    assert (found["low"], found["high"]) == pytest.approx((each.mean() - half, each.mean() + half))
+    assert found["pairs"] == 3
+
+
+def test_p_are_corrected_over_the_comparisons_of_their_table(tmp_path):
+    last = {("a", "coop"): [50, 50, 50], ("a", "lamm"): [60, 52, 46], ("a", "maple"): [58, 60, 64]}
+    both, alone = results(tmp_path / "both", last), results(tmp_path / "alone", dict([*last.items()][::2]))
+
+    corrected, single = (numbers(compare([f], "coop"), "last, joint", "maple", "a")["p (Holm)"] for f in (both, alone))
+
+    assert corrected == pytest.approx(2 * single)
+    table, _ = table_of(compare([both], "coop"), "last, joint", "maple", "a")
+    assert "Holm's correction over the 2 comparisons of this table" in table.title
+
+
+def test_who_is_better_is_named_only_where_that_is_shown(tmp_path):
+    last = {("a", "coop"): [50, 50, 50], ("a", "lamm"): [60, 52, 46], ("a", "maple"): [70, 71, 70], ("a", "comma"): [10, 9, 10]}
+
+    table, _ = table_of(compare([results(tmp_path, last)], "coop"), "last, joint", "lamm", "a")
+
+    assert table.notes[:3] == (
+        "better than CoOp: MaPLe on a (+10.17)",
+        "worse than CoOp: comma on a (−20.17)",
+        "no difference shown: LAMM on a",
+    )
+
+
+def test_a_difference_that_the_interval_alone_would_show_is_none_among_many_comparisons(tmp_path):
+    rng = np.random.default_rng(0)
+    last = {("a", "coop"): [50] * 3, ("a", "lamm"): [53, 54, 55]}
+    last |= {("a", f"other {i}"): [int(n) for n in rng.integers(40, 60, 3)] for i in range(9)}
+
+    found = compare([results(tmp_path, last)], "coop")
+
+    assert numbers(found, "last, joint", "lamm", "a")["low"] > 0
+    table, _ = table_of(found, "last, joint", "lamm", "a")
+    (alike,) = (note for note in table.notes if note.startswith("no difference shown"))
+    assert "LAMM on a" in alike and not any(note.startswith("better") for note in table.notes)
+
+
+def test_below_five_pairs_the_text_says_what_it_rests_on(tmp_path):
+    rng = np.random.default_rng(0)
+
+    def rests(seeds):
+        last = {("a", m): [int(n) for n in rng.integers(40, 60, seeds)] for m in ("coop", "lamm")}
+        folder = results(tmp_path / str(seeds), last, seeds=range(1, seeds + 1))
+        return [note for table in compare([folder]).tables for note in table.notes if note.startswith("rests on")]
+
+    assert {*rests(3)} == {"rests on 3 pairs, one a seed: with fewer than 5 an interval holds only if differences are normal"}
+    assert rests(5) == []
 
 
 def test_one_seed_has_a_difference_but_no_interval(tmp_path):
     found = compare([results(tmp_path, {("a", "coop"): [50], ("a", "lamm"): [60]})])
 
-    assert numbers(found, "last, joint", "lamm", "a")[0] == 5
-    assert np.isnan(numbers(found, "last, joint", "lamm", "a")[1:3]).all()
+    one = numbers(found, "last, joint", "lamm", "a")
+    assert one["difference"] == 5
+    assert np.isnan([one["low"], one["high"], one["p (Holm)"]]).all()
     assert "(1/3 seeds)" in to_markdown(found.tables)
+    assert "no difference shown: LAMM on a" in to_markdown(found.tables)
 
 
 def test_only_seeds_that_both_have_finished_are_paired(tmp_path):
     found = compare([results(tmp_path, {("a", "coop"): [50, 50], ("a", "lamm"): [60, 60, 99]})])
 
-    assert numbers(found, "last, joint", "lamm", "a")[0] == 5
+    assert numbers(found, "last, joint", "lamm", "a")["difference"] == 5
 
 
 def test_the_baseline_can_be_any_method_and_a_wrong_one_is_refused_with_the_nearest(tmp_path):
     folder = results(tmp_path, {("a", "coop"): [50] * 3, ("a", "lamm"): [60] * 3})
 
-    assert numbers(compare([folder], "lamm"), "last, joint", "coop", "a")[0] == -5
+    assert numbers(compare([folder], "lamm"), "last, joint", "coop", "a")["difference"] == -5
     with pytest.raises(UserError, match="no runs of 'lam'; did you mean 'lamm'"):
         compare([folder], "lam")
 
@@ -96,8 +161,8 @@ def test_two_versions_of_a_scenario_are_compared_method_by_method_and_what_chang
 
     found = compare([old, new])
 
-    assert numbers(found, "last, joint", "coop", "a")[0] == 1
-    assert numbers(found, "last, joint", "lamm", "a")[3:] == [0, 3, 0]
+    assert numbers(found, "last, joint", "coop", "a")["difference"] == 1
+    assert counts(numbers(found, "last, joint", "lamm", "a")) == [0, 3, 0]
     assert found.changes == (
         "scenario: order: dataset, now reversed",
         "card coop: lr: 0.1, now 0.2",

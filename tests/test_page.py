@@ -128,19 +128,52 @@ def test_provenance_tells_scenario_card_departures_commit_machine_and_hashes(tmp
         assert fact in text
 
 
-def test_the_summary_names_the_best_and_who_lost_most(tmp_path):
-    write(
-        tmp_path,
-        [
-            record([[5, 5], [90, 50], [70, 80]], [[0, 0], [60, 0], [50, 50]], method="coop", seed=1),
-            record([[5, 5], [90, 50], [89, 80]], [[0, 0], [60, 0], [61, 60]], method="lamm", seed=1),
-        ],
-    )
+def test_charts_have_chance_and_the_effort_that_all_runs_counted(tmp_path):
+    """Two classes in each of two experiences."""
+    results(tmp_path)
 
-    text = page.summary(runs_in(tmp_path)[0])
+    (group,) = data_of(page.page([tmp_path]))["groups"]
 
-    assert "LAMM ends with the highest accuracy on all classes, 60.5 %, 10.5 points before CoOp" in text
-    assert "CoOp lost most on earlier sets (20.0 points) and LAMM least (change of −1.0)" in text
+    assert group["chance"]["own"][0]["accuracy"] == [[50, 50]] * 3
+    assert group["chance"]["joint"][2]["learned"] == [50, 25]
+    assert group["cost"]["effort_name"] == "seconds a run, machine busy as not recorded"
+    assert group["cost"]["effort"][0][1] == {"1": 2, "2": 2, "3": 2}
+
+
+def summarised(folder, last, lost=0):
+    """The summary of results with these joint counts of Set 1 in the end, method -> one for each seed."""
+    runs = [
+        record([[5, 5], [90, 50], [90 - lost * (m == "coop") - s, 80]], [[0, 0], [60, 0], [n, 60]], method=m, seed=s)
+        for m, each in last.items()
+        for s, n in enumerate(each, start=1)
+    ]
+    return page.summary(runs_in(write(folder, runs))[0])
+
+
+def test_the_summary_names_the_best_where_that_is_shown(tmp_path):
+    text = summarised(tmp_path, {"coop": [40, 41, 42], "lamm": [61, 62, 61], "maple": [41, 43, 41]})
+
+    assert "LAMM ends with the highest accuracy on all classes, 60.7 %, 9.8 points before MaPLe (95 % interval 9.1 to" in text
+    assert "paired t over 3 seeds, which rests on their differences being normal, Holm's correction over 3 pairs" in text
+
+
+@pytest.mark.parametrize("last", [{"coop": [50], "lamm": [61]}, {"coop": [50, 70, 60], "lamm": [61, 62, 70]}])
+def test_the_summary_names_nobody_the_best_where_no_difference_is_shown(tmp_path, last):
+    text = summarised(tmp_path, last)
+
+    assert "no difference shown in the final accuracy on all classes between LAMM (" in text and " and CoOp (" in text
+    assert "highest" not in text and "before" not in text
+
+
+def test_the_summary_tells_who_lost_more_where_that_is_shown(tmp_path):
+    last = {"coop": [40, 41, 42, 40, 41], "lamm": [61, 62, 61, 60, 61]}
+
+    assert "CoOp lost more on earlier sets (23.0 points) than LAMM (change of −3.0)" in summarised(tmp_path / "a", last, 20)
+    assert "no difference shown in what the methods that learn lost" in summarised(tmp_path / "b", last)
+
+
+def test_the_summary_of_one_method_compares_nothing(tmp_path):
+    assert summarised(tmp_path, {"lamm": [60, 61]}).endswith("LAMM ends with an accuracy of 60.2 % on all classes.")
 
 
 def test_names_are_escaped_everywhere(tmp_path):

@@ -17,6 +17,7 @@ from lamm_cl.reports.figures import (
     FIGURES,
     plot_class_drops,
     plot_cost,
+    plot_critical_difference,
     plot_few_shot,
     plot_forgetting,
     plot_incremental,
@@ -154,7 +155,85 @@ def test_a_method_run_with_few_shots_only_has_its_few_shot_curve(tmp_path, figur
 
     plot_few_shot([folder], tmp_path / "few")
 
-    assert [len(line.get_xdata()) for line in panels(figures[0])[0].lines] == [2, 1]
+    assert [len(line.get_xdata()) for line in panels(figures[0])[0].lines if line.get_marker() != "None"] == [2, 1]
+
+
+def with_classes(one, *sizes):
+    """The record with so many classes in its experiences."""
+    c = sum(sizes)
+    facts = {"classes": tuple(f"class {i}" for i in range(c)), "order": tuple(range(c)), "test_per_class": (1,) * c}
+    return replace(one, dataset=replace(one.dataset, experiences=sizes, **facts))
+
+
+def test_chance_is_drawn_in_curves_where_it_is_in_view_and_told_where_it_is_not(tmp_path, figures):
+    low = [[20, 10], [45, 15], [30, 40]]
+    folder = write(tmp_path / "low", [with_classes(record(low, [[0, 0], [26, 0], [12, 5]], seed=s), 4, 8) for s in (1, 2)])
+    high = write(tmp_path / "high", [with_classes(record(OWN + s), 4, 8) for s in (9,)])
+
+    for draw in (plot_forgetting, plot_incremental, plot_few_shot):
+        draw([folder], tmp_path / "figure")
+    plot_forgetting([high], tmp_path / "figure")
+
+    def guessed(panel):
+        return [line.get_ydata().tolist() for line in panel.lines if line.get_marker() == "None"]
+
+    own, joint, few, out_of_view = figures
+    assert [guessed(panel) for panel in panels(own)] == [[[25] * 3], [[12.5] * 3]]
+    assert guessed(panels(joint)[0]) == [[25, pytest.approx(100 / 12)]]
+    assert guessed(panels(few)[0]) == [[pytest.approx(100 / 12)]]
+    assert "chance" in [text.get_text() for text in own.legends[0].get_texts()]
+    assert not any(guessed(panel) for panel in panels(out_of_view))
+    assert "chance 25.0 % ↓" in [text.get_text() for text in panels(out_of_view)[0].texts]
+
+
+def ranked(folder, datasets, **scores):
+    """A results folder of methods with these joint counts of Set 1 in the end, on so many datasets."""
+    return write(
+        folder,
+        [
+            record(OWN, [[0, 0], [60, 0], [n + i % 3, 40]], dataset=f"d{i}", method=m)
+            for i in range(datasets)
+            for m, n in scores.items()
+        ],
+    )
+
+
+def test_a_critical_difference_figure_has_the_average_ranks_and_bars_over_what_is_not_told_apart(tmp_path, figures):
+    plot_critical_difference([ranked(tmp_path / "demo", 12, coop=20, maple=40, lamm=60, comma=80)], tmp_path / "ranks")
+
+    (axes,) = figures[0].axes
+    texts = [text.get_text() for text in axes.texts]
+    assert texts[:4] == ["comma  1.00", "LAMM  2.00", "MaPLe  3.00", "CoOp  4.00"] and texts[4] == "critical difference 1.35"
+    bars = [line.get_xdata().tolist() for line in axes.lines if line.get_linewidth() == 2.2]
+    assert bars == [pytest.approx([x - 0.03, x + 1.03]) for x in (1, 2, 3)]
+    assert "comma before MaPLe, CoOp; LAMM before CoOp" in figures[0].get_supxlabel()
+
+
+def test_a_critical_difference_figure_of_few_datasets_says_that_none_is_shown(tmp_path, figures):
+    plot_critical_difference([ranked(tmp_path / "demo", 2, coop=20, maple=40, lamm=60)], tmp_path / "ranks")
+
+    note = " ".join(figures[0].get_supxlabel().split())
+    assert "no difference shown: 2 datasets" in note and "3 methods could not differ on so few" in note
+
+
+@pytest.mark.parametrize(("datasets", "methods"), [(1, ("coop", "maple", "lamm")), (4, ("coop", "lamm"))])
+def test_a_critical_difference_figure_of_one_dataset_or_two_methods_is_refused(tmp_path, datasets, methods):
+    folder = ranked(tmp_path / "demo", datasets, **dict.fromkeys(methods, 50))
+
+    with pytest.raises(Unfit, match=f"critical-difference: needs at least 2 datasets and 3 methods.*here are {datasets} and "):
+        plot_critical_difference([folder], tmp_path / "ranks")
+
+
+def test_a_method_without_a_dataset_is_not_ranked_and_told(tmp_path, figures):
+    runs = ranked(tmp_path / "demo", 3, coop=20, maple=40, lamm=60, comma=70)
+    for path in runs.rglob("record.json"):
+        if '"dataset": "d2", "method": "comma"' in path.read_text():
+            path.unlink()
+
+    plot_critical_difference([runs], tmp_path / "ranks")
+
+    assert "not on every dataset: comma" in " ".join(figures[0].get_supxlabel().split())
+    assert not any("comma" in text.get_text() for text in figures[0].axes[0].texts)
 
 
 def test_numbers_of_shots_that_are_not_there_are_refused(tmp_path):
@@ -215,6 +294,22 @@ def test_accuracy_is_drawn_against_parameters_and_seconds_also_of_a_method_that_
     parameters, seconds = panels(figures[0])
     assert [line.get_xdata().tolist() for line in parameters.lines if line.get_marker() != "None"] == [[0], [2048]]
     assert [line.get_ydata().tolist() for line in seconds.lines if line.get_marker() != "None"] == [[37.5], [37.5]]
+
+
+def test_the_figure_of_cost_shows_multiply_adds_where_all_counted_them_else_seconds_and_how_busy_the_machine_was(
+    tmp_path, figures
+):
+    one = record(OWN)
+    counted = replace(one, measured=replace(one.measured, work={"multiply-adds": 5000}, load=0.5))
+    other = replace(counted, run=replace(one.run, method="lamm"), measured=replace(counted.measured, work=None, load=1.25))
+
+    for name, runs in (("all", [counted]), ("some", [counted, other]), ("none", [one])):
+        plot_cost([write(tmp_path / name, runs)], tmp_path / "cost")
+
+    names = [panels(figure)[1].get_xlabel() for figure in figures]
+    busy = ("machine 50 to 125 % busy", "machine busy as not recorded")
+    assert names == ["multiply-adds a run", *(f"seconds a run\n{text}" for text in busy)]
+    assert [line.get_xdata().tolist() for line in panels(figures[0])[1].lines if line.get_marker() != "None"] == [[5000]]
 
 
 def test_a_scenario_that_was_scored_in_one_label_space_only_is_drawn_in_that_one(tmp_path, figures):

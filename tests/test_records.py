@@ -51,6 +51,35 @@ def test_a_record_that_was_changed_is_refused_and_one_without_a_seal_is_taken_as
     assert read_record(path).measured.host == "another"
 
 
+def test_work_and_load_are_measured_and_a_record_without_them_is_read(tmp_path):
+    one = record([[5, 5], [9, 5], [7, 8]])
+    counted = replace(one, measured=replace(one.measured, work={"multiply-adds": 2**60}, load=0.5))
+
+    assert read_record(write_record(counted, tmp_path / "new")) == counted
+    assert counted.facts() == one.facts()
+    content = json.loads(write_record(one, tmp_path / "old").read_text())
+    del content["measured"]["work"], content["measured"]["load"], content["sha256"]
+    (tmp_path / "old/record.json").write_text(json.dumps(content))
+    assert read_record(tmp_path / "old/record.json") == one
+
+
+@pytest.mark.parametrize(
+    ("measured", "complaint"),
+    [
+        ({"work": {"multiply-add": 1}}, "measured.work: no key 'multiply-add'; did you mean 'multiply-adds'"),
+        ({"work": {"prompts forward": -1}}, "measured.work.prompts forward: expected a whole number, found -1"),
+        ({"work": {"prompts forward": 1.5}}, "measured.work.prompts forward: expected a whole number, found 1.5"),
+        ({"load": -0.5}, "measured.load: expected running processes a core, found -0.5"),
+    ],
+)
+def test_work_and_load_that_cannot_be_are_refused(tmp_path, measured, complaint):
+    one = record([[5, 5], [9, 5], [7, 8]])
+    path = write_record(replace(one, measured=replace(one.measured, **measured)), tmp_path)
+
+    with pytest.raises(UserError, match=complaint):
+        read_record(path)
+
+
 def test_facts_are_all_but_what_was_measured():
     one = record(OWN)
     elsewhere = replace(one, measured=replace(one.measured, host="another", seconds={"training": 99.0}))

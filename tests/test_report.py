@@ -5,6 +5,7 @@ import io
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,17 +13,21 @@ import pytest
 from fake_records import record, with_card, write
 from rich.console import Console
 
+from lamm_cl import yaml_facts
+from lamm_cl.data import catalogue
 from lamm_cl.errors import UserError
 from lamm_cl.reports import builders
 from lamm_cl.reports.builders import fitting
 from lamm_cl.reports.compare import compare
 from lamm_cl.reports.derived import write_tables
+from lamm_cl.reports.published import SETTINGS
 from lamm_cl.reports.renderers import RENDERERS, to_csv, to_latex, to_markdown, to_terminal
 from lamm_cl.reports.table import BEST, SECOND
 from lamm_cl.results.csv import write_records_csv
 from lamm_cl.results.record import BackboneFacts
 from lamm_cl.results.runs import runs_in
 
+REPOSITORY = Path(__file__).parent.parent
 DATASETS, METHODS, SEEDS = ["rare", "compo"], ["zero-shot", "coop", "lamm"], [1, 2, 3]
 
 
@@ -255,50 +260,165 @@ def test_the_cost_table_sums_the_seconds_of_all_stages(tmp_path):
     assert row["label tokens"] == ""
 
 
+SETTING = {
+    "backbones": ["ViT-B-16 openai"],
+    "shots": [16],
+    "datasets": ["AlphaSet", "Beta"],
+    "stream": "halves",
+    "label_space": "own",
+    "train_label_space": "experience",
+}
 PUBLISHED = {
     "table2_class_incremental": {
-        "source": "Gao et al., Table 2",
-        "columns": ["OxfordPets", "DTD"],
+        "source": "A paper, Table 2",
+        "setting": SETTING,
+        "columns": ["AlphaSet", "Beta"],
         "set1": [93.63, 54.63],
         "set2": [97.70, 76.57],
         "average": {"set1": 74.13, "set2": 87.14, "degradation": -12.95},
-    }
+    },
+    "base_to_new": {"source": "A readme", "setting": SETTING, "base": 80.47, "new": 71.69, "harmonic_mean": 75.83},
 }
-PAPERS = {"backbone": BackboneFacts("ViT-B-16", "openai", "b", "fp32"), "published": PUBLISHED}
+
+
+def as_published(folder, datasets=("alpha_set", "beta"), methods=("coop",), change=lambda run: run, **scenario):
+    """Runs in the setting of PUBLISHED, or changed."""
+    runs = [record([[5, 5], [90, 50], [70, 80]], dataset=d, method=m, **scenario) for d in datasets for m in methods]
+    backbone = BackboneFacts("ViT-B-16", "openai", "b", "fp32")
+    return write(folder, [change(replace(with_card(run, published=PUBLISHED), backbone=backbone)) for run in runs])
+
+
+def cited(folder, kind):
+    return [line for line in table(folder, kind).lines if line.origin in ("published", "difference")]
 
 
 def test_published_numbers_are_rows_of_their_own_never_ranked_and_never_in_the_csv(tmp_path):
-    runs = [record([[5, 5], [90, 50], [70, 80]], dataset="oxford_pets", method=m) for m in ("coop", "lamm")]
-    write(tmp_path, [with_card(run, published=PUBLISHED) if run.run.method == "coop" else run for run in runs])
+    shown = table(as_published(tmp_path, methods=("coop", "lamm")))
+    lines = {line.labels[0].shown + line.labels[1].shown: line for line in shown.lines if line.origin != "measured"}
 
-    shown = table(tmp_path)
-    published = [line for line in shown.lines if line.origin != "measured"]
-
-    assert [line.labels[0].shown for line in published] == ["CoOp (published)"] * 2  # another backbone: no difference
-    assert [line.numbers[0].mean for line in published] == [93.63, 97.70]
-    assert all(np.isnan(n.mean) for line in published for n in line.numbers[1:])  # averages of other datasets
-    assert all(n.rank == 0 for line in published for n in line.numbers)
-    assert "CoOp (published): Gao et al., Table 2" in shown.notes
+    assert [number.mean for number in lines["CoOp (published)1"].numbers] == [93.63, 54.63, 74.13, -12.95]
+    first = [number.mean for number in lines["CoOp, ours minus published1"].numbers]
+    assert first == pytest.approx([70 - 93.63, 70 - 54.63, 70 - 74.13, -20 + 12.95])
+    assert all(n.rank == 0 for line in lines.values() for n in line.numbers)
+    assert "CoOp (published): A paper, Table 2" in shown.notes
     assert "93.63" in to_markdown([shown]) and "93.63" not in to_csv([shown])
 
 
-def test_where_backbone_shots_and_protocol_match_a_row_tells_our_difference_to_the_published_number(tmp_path):
-    runs = [record([[5, 5], [90, 50], [70, 80]], dataset=d) for d in ("oxford_pets", "dtd")]
-    write(tmp_path, [replace(with_card(run, published=PUBLISHED), backbone=PAPERS["backbone"]) for run in runs])
+def test_a_published_average_stands_beside_that_of_the_same_datasets_only(tmp_path):
+    whole, part, more = (
+        as_published(tmp_path / name, datasets)
+        for name, datasets in (("w", ("alpha_set", "beta")), ("p", ("alpha_set",)), ("m", ("alpha_set", "beta", "gamma")))
+    )
 
-    lines = {line.labels[0].shown + line.labels[1].shown: line for line in table(tmp_path).lines}
+    assert [n.mean for n in cited(whole, "base-to-new")[0].numbers] == [80.47, 71.69, 75.83]
+    assert cited(part, "base-to-new") == cited(more, "base-to-new") == []
+    for folder in (part, more):
+        first = [number.mean for number in cited(folder, "degradation")[0].numbers]
+        assert first[0] == 93.63 and np.isnan(first[-2:]).all()  # of the dataset itself, not the average
 
-    first = [number.mean for number in lines["CoOp, ours minus published1"].numbers]
-    assert first == pytest.approx([70 - 54.63, 70 - 93.63, 70 - 74.13, -20 + 12.95])  # dtd, oxford_pets, average, lost
-    assert [number.mean for number in lines["CoOp (published)1"].numbers] == [54.63, 93.63, 74.13, -12.95]
+
+@pytest.mark.parametrize(
+    ("what", "change", "scenario"),
+    [
+        ("backbone", lambda r: replace(r, backbone=replace(r.backbone, architecture="lamm-cl-mini")), {}),
+        ("weights", lambda r: replace(r, backbone=replace(r.backbone, weights="laion2b")), {}),
+        ("shots", lambda r: replace(r, run=replace(r.run, shots=4)), {}),
+        ("class order", lambda r: replace(r, dataset=replace(r.dataset, order=(1, 0))), {}),
+        ("training label space", lambda r: r, {"train_label_space": "seen"}),
+        ("training images", lambda r: r, {"train_on": "gamma"}),
+        ("label space", lambda r: replace(r, counts=tuple(c for c in r.counts if c.label_space == "joint")), {}),
+    ],
+)
+def test_a_number_published_under_another_setting_is_not_shown(tmp_path, what, change, scenario):
+    folder = as_published(tmp_path, change=change, **scenario)
+
+    assert cited(folder, "degradation") == [], what
+
+
+def test_a_dataset_of_another_size_is_another_dataset(tmp_path):
+    def eurosat(classes, images):
+        half = (classes - classes // 2, classes // 2)
+        facts = {"classes": tuple(map(str, range(classes))), "order": tuple(range(classes)), "experiences": half}
+        facts |= {"test_images": (images // 2, images // 2), "test_per_class": (1,) * classes}
+        entry = {"source": "Gao et al., AAAI 2024, Table 2; more", "columns": ["EuroSAT"], "set1": [90.6], "set2": [91.8]}
+        entry = {"table2_class_incremental": entry | {"average": {"set1": 1, "set2": 1, "degradation": 0}}}
+
+        def change(one):
+            counts = tuple(replace(count, total=images // 2) for count in one.counts)
+            return replace(with_card(one, published=entry), dataset=replace(one.dataset, **facts), counts=counts)
+
+        return as_published(tmp_path / f"{classes} {images}", ("eurosat",), change=change)
+
+    assert [line.numbers[0].mean for line in cited(eurosat(10, 8100), "degradation")][:1] == [90.6]
+    assert cited(eurosat(10, 500), "degradation") == cited(eurosat(6, 8100), "degradation") == []
+
+
+def test_a_published_few_shot_column_stands_beside_runs_of_its_setting_only(tmp_path):
+    entry = {"source": "A paper", "columns": [4, 16], "accuracy": [50.0, 60.0]}
+    entry["setting"] = {**SETTING, "stream": "all", "shots": [4, 16]}
+    backbone = BackboneFacts("ViT-B-16", "openai", "b", "fp32")
+    runs = [record([[50], [80]], dataset=d, shots=k) for d in ("AlphaSet", "Beta") for k in (4, 8, 16)]
+    runs = [replace(with_card(run, published={"table3_few_shot": entry}), backbone=backbone) for run in runs]
+    runs = [run for run in runs if (run.run.dataset, run.run.shots) != ("Beta", 4)]  # no average over both at 4 shots
+
+    shown = table(write(tmp_path, runs), "few-shot")
+
+    assert [column.key for column in shown.columns] == ["4", "8", "16", "16 (published)"]
+
+
+def test_an_entry_that_names_no_setting_is_not_shown_and_told(tmp_path):
+    entry = {**PUBLISHED["base_to_new"]}
+    del entry["setting"]
+    shown = table(as_published(tmp_path, change=lambda r: with_card(r, published={"base_to_new": entry})), "base-to-new")
+
+    assert not any(line.origin == "published" for line in shown.lines)
+    note = "CoOp (published): published.base_to_new says no `setting` (see settings.yaml), so its numbers are not shown"
+    assert note in shown.notes
+
+
+def test_every_published_number_of_the_shipped_cards_and_scenarios_that_tables_read_has_a_setting():
+    read = (REPOSITORY / "lamm_cl/reports/builders.py").read_text()
+    facts = yaml_facts.parse(SETTINGS.read_bytes(), "settings")
+    cards = [yaml_facts.parse(path.read_bytes(), path.name) for path in (REPOSITORY / "baselines").glob("*.yaml")]
+    scenarios = [yaml_facts.parse(path.read_bytes(), path.name) for path in (REPOSITORY / "scenarios").glob("*.yaml")]
+    cards += [each for scenario in scenarios for each in scenario.get("overrides", {}).values()]
+    entries = [(key, each["source"]) for card in cards for key, each in card.get("published", {}).items()]
+
+    assert len(entries) > 20
+    for key, source in ((key, source) for key, source in entries if f'"{key}"' in read):
+        begins = [setting["entries"][key] for setting in facts["settings"] if key in setting["entries"]]
+        assert any(source.startswith(each) for each in begins), (key, source)
+
+
+def test_the_sizes_that_settings_know_are_those_of_the_catalogue():
+    infos = {info.name: (info.classes, info.test) for info in catalogue.names()}
+
+    for name, size in yaml_facts.parse(SETTINGS.read_bytes(), "settings")["sizes"].items():
+        assert infos[name] == tuple(size), name
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({**SETTING, "shot": 16}, "setting: no field 'shot'; did you mean 'shots'"),
+        ({**SETTING, "stream": "thirds"}, "setting.stream: expected halves or all, found 'thirds'"),
+        ({**SETTING, "shots": 16}, "setting.shots: expected a list, found '16'"),
+    ],
+)
+def test_a_setting_of_another_form_is_refused_by_name(tmp_path, setting, said):
+    entry = {**PUBLISHED["base_to_new"], "setting": setting}
+    folder = as_published(tmp_path, change=lambda r: with_card(r, published={"base_to_new": entry}))
+
+    with pytest.raises(UserError, match=f"coop: published.base_to_new: not in the form of the shipped cards .{said}"):
+        table(folder, "base-to-new")
 
 
 def test_papers_without_a_dataset_in_common_are_left_out(tmp_path):
-    write(tmp_path, [with_card(record([[5, 5], [90, 50], [70, 80]], seeds=[1]), published=PUBLISHED)])
+    folder = as_published(tmp_path, ("species",), seeds=[1])
 
-    shown = table(tmp_path)
+    shown = table(folder)
 
-    assert [line.origin for line in shown.lines] == ["measured"] * 2 and not shown.notes
+    assert cited(folder, "degradation") == [] and not shown.notes
 
 
 def test_published_facts_of_another_form_are_refused_by_name(tmp_path):
@@ -321,7 +441,7 @@ def test_names_of_any_kind_are_shown_as_they_are_and_read_as_markup_by_no_format
 
     assert head[2] == line[0] == "'" + WEIRD
     assert "&amp;\\_&lt;b&gt;\\[red\\]" in markdown and "\\|$1" in markdown
-    assert [row.count("|") - row.count("\\|") for row in markdown.splitlines() if row.startswith("|")] == [6] * 4
+    assert [row.count("|") - row.count("\\|") for row in markdown.splitlines() if row.startswith("|")] == [6] * 6
     assert "=\\&\\_\\textless{}b\\textgreater{}[red]" in latex and "\\$1\\%\\#\\{\\}\\textasciitilde{}" in latex
     assert "[red]" in terminal and "\x1b[31m" not in terminal
 

@@ -212,6 +212,62 @@ def test_base_to_new_equals_its_recomputation_where_there_are_two_experiences(re
         assert float(row["harmonic mean"]) == pytest.approx(both, abs=0.00501)
 
 
+def test_chance_is_a_row_that_does_not_compete_and_stands_in_no_csv(tmp_path):
+    """100 / classes of the experience in the own label space, 100 / classes seen in the joint one."""
+    for dataset, sizes in (("a", (2, 8)), ("b", (4, 4))):
+        one = record([[50, 5], [90, 50], [70, 80]], dataset=dataset, seeds=[1])
+        c = sum(sizes)
+        facts = {"classes": tuple(map(str, range(c))), "order": tuple(range(c)), "test_per_class": (1,) * c}
+        write(tmp_path / dataset, [replace(one, dataset=replace(one.dataset, experiences=sizes, **facts))])
+        (tmp_path / dataset / "runs/dataset0").rename(tmp_path / f"{dataset}0")
+    (tmp_path / "all/runs").mkdir(parents=True)
+    for dataset in "ab":
+        (tmp_path / f"{dataset}0").rename(tmp_path / "all/runs" / dataset)
+
+    def guessed(kind):
+        (shown,) = builders.tables([tmp_path / "all"], kind)
+        lines = [line for line in shown.lines if line.origin == "chance"]
+        assert "chance" not in to_csv([shown]) and all(n.rank == 0 for line in lines for n in line.numbers)
+        return {tuple(label.key for label in line.labels): [n.mean for n in line.numbers] for line in lines}
+
+    assert guessed("degradation")["chance", "1"][:3] == [50, 25, 37.5]
+    assert guessed("degradation")["chance", "2"][:3] == [12.5, 25, 18.75]
+    assert guessed("incremental")["a", "joint", "chance"][:2] == [30, 10]  # 50 of two classes, 10 of ten
+    assert guessed("incremental")["average", "joint", "chance"][1] == 11.25
+    assert guessed("base-to-new")["a", "chance"] == [50, 12.5, 20]
+    assert guessed("ablation")["chance",][:3] == [10, 12.5, 11.25]
+    assert guessed("few-shot")["b", "chance"] == [12.5]
+
+
+def test_average_ranks_equal_their_recomputation_and_name_who_is_before_whom_only_where_that_is_shown(tmp_path):
+    methods = {"zero-shot": 30, "coop": 50, "maple": 60, "lamm": 80}
+    few, many = ([f"d{i}" for i in range(n)] for n in (2, 12))
+    for name, datasets in (("few", few), ("many", many)):
+        runs = [
+            record([[5, 5], [90, 50], [n + i % 3, 80]], dataset=d, method=m, methods=[*methods], datasets=datasets)
+            for i, d in enumerate(datasets)
+            for m, n in methods.items()
+        ]
+        write(tmp_path / name, runs)
+
+    shown = {name: builders.tables([tmp_path / name], "ranks")[0] for name in ("few", "many")}
+
+    assert [row["last, own"] for row in cells(tmp_path / "many", "ranks")["mean"]] == ["4.00", "3.00", "2.00", "1.00"]
+    assert shown["few"].notes[0].startswith("last, own: no difference shown: 2 datasets")
+    told = "last, own: LAMM before CoOp, Zero-shot CLIP; MaPLe before Zero-shot CLIP: 12 datasets"
+    assert shown["many"].notes[0].startswith(told)
+
+
+@pytest.mark.parametrize(("datasets", "methods"), [(1, 3), (2, 2)])
+def test_ranks_of_one_dataset_or_two_methods_are_refused(tmp_path, datasets, methods):
+    own = [[5, 5], [9, 5], [7, 8]]
+    write(tmp_path, [record(own, dataset=f"d{i}", method=f"m{j}") for i in range(datasets) for j in range(methods)])
+
+    found = f"here are {datasets} and {methods}"
+    with pytest.raises(Unfit, match=f"ranks: needs at least 2 datasets and 3 methods finished on all of them; {found}"):
+        builders.tables([tmp_path], "ranks")
+
+
 def test_cost_equals_what_the_records_measured(tmp_path):
     one = record([[5, 5], [9, 5], [7, 8]])
     two = replace(one, run=replace(one.run, seed=2), measured=replace(one.measured, seconds={"training": 4.0}))
@@ -220,6 +276,22 @@ def test_cost_equals_what_the_records_measured(tmp_path):
     (row,) = cells(tmp_path, "cost")["mean"]
 
     assert (row["seconds"], row["images/s"], row["trainable parameters"]) == ("3.0", "300", "2048")
+
+
+def test_the_cost_table_tells_work_and_how_busy_the_machine_was_where_records_do(tmp_path):
+    one = record([[5, 5], [9, 5], [7, 8]])
+    work = {"images encoded": 320, "prompts forward": 40, "prompts backward": 20, "multiply-adds": 5_000_000_000}
+    counted = replace(one, measured=replace(one.measured, work=work, load=0.5))
+    write(tmp_path / "old", [one])
+    write(tmp_path / "new", [counted])
+
+    ((old,), (new,)) = (cells(tmp_path / name, "cost")["mean"] for name in ("old", "new"))
+    notes = [note for name in ("old", "new") for note in builders.tables([tmp_path / name], "cost")[0].notes]
+
+    assert (new["images encoded"], new["prompts forward"], new["prompts backward"]) == ("320", "40", "20")
+    assert (new["multiply-adds (G)"], new["machine busy (%)"]) == ("5.0", "50")
+    assert not {"images encoded", "multiply-adds (G)", "machine busy (%)"} & {*old}
+    assert any("machine busy as not recorded" in note for note in notes) and any("machine 50 % busy" in note for note in notes)
 
 
 def test_domain_generalisation_is_the_source_beside_test_sets_with_its_classes(tmp_path):
@@ -260,7 +332,7 @@ def test_a_scenario_that_was_scored_in_one_label_space_only_has_its_tables_in_th
         (degradation,) = builders.tables([folder], "degradation")
         assert degradation.lines[0].numbers[-1].mean == {"own": -20, "joint": -20}[space]
         assert f"{space} label space" in degradation.title
-        assert [line.labels[1].key for line in builders.tables([folder], "incremental")[0].lines] == [space]
+        assert {line.labels[1].key for line in builders.tables([folder], "incremental")[0].lines} == {space}
         (ablation,) = builders.tables([folder], "ablation")
         assert ablation.lines[0].numbers[0].mean == {"own": 75, "joint": 45}[space]
 

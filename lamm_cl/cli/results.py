@@ -13,9 +13,9 @@ from lamm_cl.errors import UserError
 RESULTS = "results folder of a scenario, as results/demo, or a pack of one"
 KINDS = (
     *("degradation", "degradation-per-dataset", "incremental", "base-to-new", "ablation", "domain-generalisation"),
-    *("cost", "few-shot"),
+    *("ranks", "cost", "few-shot"),
 )
-FIGURES = ("forgetting", "incremental", "matrix", "few-shot", "class-drops", "cost")
+FIGURES = ("forgetting", "incremental", "matrix", "few-shot", "class-drops", "critical-difference", "cost")
 FORMATS = ("terminal", "md", "csv", "tex", "html")
 
 
@@ -37,7 +37,7 @@ def _add_table(commands: argparse._SubParsersAction) -> None:
         "table",
         help="print a table of results",
         description="Print a table of the finished runs, in %%, mean and standard deviation over seeds; in rows of "
-        "their own, what the papers published on the same datasets.",
+        "their own, what the papers published in the same setting, and chance.",
     )
     _add_results(table)
     table.add_argument("--kind", default="degradation", choices=KINDS, metavar="KIND", help=", ".join(KINDS))
@@ -126,8 +126,8 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     compare = commands.add_parser(
         "compare",
         help="tell whether a difference is one",
-        description="Paired differences per dataset and seed, with a bootstrap interval and the numbers of wins, ties "
-        "and losses: of one RESULTS' methods to a baseline, or of several RESULTS to the first.",
+        description="Paired differences per dataset and seed, with a t interval, p after Holm's correction and the numbers "
+        "of wins, ties and losses: of one RESULTS' methods to a baseline, or of several RESULTS to the first.",
     )
     _add_results(compare)
     compare.add_argument("--baseline", metavar="METHOD", help="a method of the first RESULTS (alone: its first)")

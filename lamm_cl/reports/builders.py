@@ -13,9 +13,11 @@ import numpy as np
 
 from lamm_cl.errors import UserError, did_you_mean
 from lamm_cl.reports import metrics
-from lamm_cl.reports.measures import COST, INCREMENTAL, in_space, last_in, last_on, lost_in
-from lamm_cl.reports.published import as_in_paper, cite, cite_beside, folded, on_eleven
-from lamm_cl.reports.table import BOUND, Column, Label, Line, Number, Table, ranked
+from lamm_cl.reports.chance import chance_average, chance_on
+from lamm_cl.reports.measures import ACCURACIES, COST, INCREMENTAL, LATER, busy, compared_by, in_space, last_in, last_on, lost_in
+from lamm_cl.reports.published import cite, cite_beside
+from lamm_cl.reports.ranking import ranking
+from lamm_cl.reports.table import BOUND, CHANCE, Column, Label, Line, Number, Table, ranked
 from lamm_cl.results.record import Record
 from lamm_cl.results.runs import Runs, Unfit, runs_in
 
@@ -62,20 +64,21 @@ def degradation(runs: Runs) -> Table:
             each = [_number(runs, runs.values(d, method, last)) for d in runs.datasets]
             labels = (_method(runs, method), Label(str(j), str(j)))
             lines.append(Line(labels, (*each, _average(runs, method, last), lost), group=str(j)))
+    for j in range(1, runs.experiences + 1):
+        guessed = [_chance(runs, place, last_on(j, space)) for place in (*runs.datasets, "average")]
+        lines.append(_chance_line((Label("chance", "chance"), Label(str(j), str(j))), (*guessed, np.nan)))
     what = f"accuracy (%) after the last experience, {space} label space; degradation of the earlier sets in points"
     columns = [*(Column(name, 1) for name in (*runs.datasets, "average")), Column("degradation", 1, once=True)]
     table = _table("degradation", what, runs, ("method", "set"), columns, lines)
 
     def numbers(facts: Mapping, line: Line) -> dict[str, float]:
         j = line.labels[1].key
-        if runs.experiences != sum(key.startswith("set") for key in facts):
+        if f"set{j}" not in facts:
             return {}
         each = dict(zip(facts["columns"], facts[f"set{j}"], strict=True))
-        if {*map(folded, each)} != {*map(folded, runs.datasets)}:
-            return each
         return each | {"average": facts["average"][f"set{j}"], "degradation": facts["average"]["degradation"]}
 
-    return cite(table, runs, "table2_class_incremental", numbers, lambda m: as_in_paper(runs, m, experiences=2))
+    return cite(table, runs, "table2_class_incremental", numbers, space)
 
 
 def degradation_per_dataset(runs: Runs) -> Table:
@@ -87,20 +90,17 @@ def degradation_per_dataset(runs: Runs) -> Table:
 
 def incremental(runs: Runs) -> Table:
     """The metrics of class-incremental learning, per dataset and averaged, in both label spaces."""
-    lines = [
-        Line(
-            (Label(place, place), Label(space, space), _method(runs, method)),
-            tuple(_place(runs, place, method, in_space(metric, space)) for _, metric in INCREMENTAL.values()),
-            group=f"{place} {space}",
-        )
-        for place in _places(runs)
-        for space in runs.spaces
-        for method in runs.methods
-    ]
-    if runs.bounds and "joint" in runs.spaces:
-        for place in _places(runs):
-            at = max(i for i, line in enumerate(lines) if line.group == f"{place} joint")
-            lines[at + 1 : at + 1] = _bounds(runs, place)
+    lines = []
+    for place in _places(runs):
+        for space in runs.spaces:
+            labels = (Label(place, place), Label(space, space))
+            of_all = {name: in_space(metric, space) for name, (_, metric) in INCREMENTAL.items()}
+            for method in runs.methods:
+                numbers = tuple(_place(runs, place, method, metric) for metric in of_all.values())
+                lines.append(Line((*labels, _method(runs, method)), numbers, group=f"{place} {space}"))
+            lines += _bounds(runs, place) if runs.bounds and space == "joint" else []
+            guessed = [_chance(runs, place, metric) if name in ACCURACIES else np.nan for name, metric in of_all.items()]
+            lines.append(_chance_line((*labels, Label("chance", "chance")), guessed))
     columns = [Column(name, better) for name, (better, _) in INCREMENTAL.items()]
     what = "class-incremental learning: accuracies in %, differences in points"
     return _table("incremental", what, runs, ("dataset", "label space", "method"), columns, lines)
@@ -132,6 +132,9 @@ def base_to_new(runs: Runs) -> Table:
             both = metrics.harmonic_mean(base.mean, new.mean)
             numbers = (base, new, Number(both, np.nan, min(base.seeds, new.seeds), base.expected))
             lines.append(Line((Label(place, place), _method(runs, method)), numbers, group=place))
+        base, new = (_chance(runs, place, lambda r, j=j: r.accuracy("own")[1, j]) for j in (0, 1))
+        guessed = (base, new, metrics.harmonic_mean(base, new))
+        lines.append(_chance_line((Label(place, place), Label("chance", "chance")), guessed))
     columns = [Column(name, 1) for name in ("base", "new", "harmonic mean")]
     what = "base to new: accuracy (%) after the first experience, own label space"
     table = _table("base-to-new", what, runs, ("dataset", "method"), columns, lines)
@@ -141,8 +144,7 @@ def base_to_new(runs: Runs) -> Table:
             return {}
         return {column.key: facts[column.key.replace(" ", "_")] for column in columns}
 
-    eleven = on_eleven(runs)
-    return cite(table, runs, "base_to_new", numbers, lambda m: eleven and as_in_paper(runs, m, experiences=2))
+    return cite(table, runs, "base_to_new", numbers, "own")
 
 
 def few_shot(folder: Sequence[Runs]) -> Table:
@@ -159,6 +161,8 @@ def few_shot(folder: Sequence[Runs]) -> Table:
             numbers = tuple(_place(runs, place, method, last_in(space)) for runs in folder)
             name = next(_method(runs, method) for runs in folder if method in runs.methods)
             lines.append(Line((Label(place, place), name), numbers, group=place))
+        guessed = [_chance(runs, place, last_in(space)) if place in _places(runs) else np.nan for runs in folder]
+        lines.append(_chance_line((Label(place, place), Label("chance", "chance")), guessed))
     columns = [Column(str(runs.shots), 1) for runs in folder]
     what = f"last accuracy (%) by training images per class, {space} label space"
     table = _table("few-shot", what, folder[0], ("dataset", "method"), columns, lines)
@@ -169,7 +173,8 @@ def few_shot(folder: Sequence[Runs]) -> Table:
         average = line.labels[0].key == "average"
         return dict(zip(map(str, facts["columns"]), facts["accuracy"], strict=True)) if average else {}
 
-    return cite_beside(table, folder[-1], "table3_few_shot", numbers)
+    at = {str(runs.shots): runs for runs in folder}
+    return cite_beside(table, at.__getitem__, "table3_few_shot", numbers, space)
 
 
 def ablation(runs: Runs) -> Table:
@@ -183,7 +188,8 @@ def ablation(runs: Runs) -> Table:
         difference = {seed: each[seed] - first[seed] for seed in each if seed in first}
         lines.append(replace(line, numbers=(*line.numbers, _number(runs, difference))))
     column = Column(f"minus {runs.name(runs.methods[0])}", 0)
-    table = replace(table, columns=(*table.columns, column), lines=tuple(lines))
+    guessed = _chance_by_dataset(runs, last, (np.nan,))
+    table = replace(table, columns=(*table.columns, column), lines=(*lines, guessed))
 
     def terms(facts: Mapping, line: Line) -> dict[str, float]:
         return {"average": facts["accuracy"]} if "accuracy" in facts else {}
@@ -192,8 +198,8 @@ def ablation(runs: Runs) -> Table:
         at = dict(zip(facts["columns"], facts["accuracy"], strict=True)) if "accuracy" in facts else {}
         return {"average": at[runs.shots]} if runs.shots in at else {}
 
-    table = cite_beside(table, runs, "table4_loss_ablation", terms)
-    return cite_beside(table, runs, "table5_initialisation", initialisation)
+    table = cite_beside(table, lambda column: runs, "table4_loss_ablation", terms, space)
+    return cite_beside(table, lambda column: runs, "table5_initialisation", initialisation, space)
 
 
 def domain_generalisation(runs: Runs) -> Table:
@@ -214,18 +220,35 @@ def domain_generalisation(runs: Runs) -> Table:
     last = last_in(space := runs.space("joint"))
     what = f"trained on {source}, tested on every dataset: last accuracy (%), {space} label space"
     table = _by_dataset("domain-generalisation", what, runs, last)
+    table = replace(table, lines=(*table.lines, _chance_by_dataset(runs, last)))
 
     def numbers(facts: Mapping, line: Line) -> dict[str, float]:
-        each = dict(zip(facts["columns"], facts["accuracy"], strict=True))
-        same = {*map(folded, each)} == {*map(folded, runs.datasets), "average"}
-        return each if same else {name: number for name, number in each.items() if name != "average"}
+        return dict(zip(facts["columns"], facts["accuracy"], strict=True))
 
-    same = lambda method: as_in_paper(runs, method, experiences=1)  # noqa: E731
-    return cite(table, runs, "table1_domain_generalization", numbers, same)
+    return cite(table, runs, "table1_domain_generalization", numbers, space)
+
+
+def rank(runs: Runs) -> Table:
+    """Average ranks over the datasets, and which of them the datasets tell apart: Demšar, JMLR 2006."""
+    entries = [(runs, method) for method in runs.methods]
+    found = {name: ranking(entries, metric, "ranks") for name, metric in compared_by(runs).items()}
+    found = {name: each for name, each in found.items() if each.defined}
+    of_all = next(iter(found.values()))
+    seeds = min(len(runs.records[d, m]) for d in of_all.datasets for _, m in of_all.entries)
+    lines = [
+        Line((_method(runs, m),), tuple(Number(each.ranks.average[i], np.nan, seeds, len(runs.seeds)) for each in found.values()))
+        for i, (_, m) in enumerate(of_all.entries)
+    ]
+    what = f"average rank over {len(of_all.datasets)} datasets, 1 is the best; equal ones share the mean of their ranks"
+    table = _table("ranks", what, runs, ("method",), [Column(name) for name in found], lines)
+    names = [runs.name(method) for _, method in of_all.entries]
+    told = [f"{name}: {sentence}" for name, each in found.items() for sentence in each.told(names)]
+    return replace(table, notes=(*told, *table.notes))
 
 
 def cost(runs: Runs) -> Table:
-    """What a run costs: parameters that learn in the last experience, and (on this machine) time, speed, memory."""
+    """What a run costs: parameters that learn in the last experience, the work it had to do, and (on this machine, as busy
+    as it was) time, speed, memory."""
     lines = [
         Line(
             (Label(place, place), _method(runs, method)),
@@ -234,10 +257,15 @@ def cost(runs: Runs) -> Table:
         for place in _places(runs)
         for method in runs.methods
     ]
-    columns = [Column(name, digits=digits) for name, (digits, _) in COST.items()]
-    machines = sorted({r.measured.device for by_seed in runs.records.values() for r in by_seed.values()})
+    undefined = {name for c, name in enumerate(COST) if all(np.isnan(line.numbers[c].mean) for line in lines)}
+    kept = [c for c, name in enumerate(COST) if not (name in undefined and name in LATER)]
+    lines = [replace(line, numbers=tuple(line.numbers[c] for c in kept)) for line in lines]
+    columns = [Column(name, digits=COST[name][0]) for c, name in enumerate(COST) if c in kept]
+    records = [r for by_seed in runs.records.values() for r in by_seed.values()]
+    machines = sorted({r.measured.device for r in records})
+    told = f"seconds are those of this machine, {busy(records)}; they are no method's cost on another, or a busier one"
     table = _table("cost", "cost of one run", runs, ("dataset", "method"), columns, lines)
-    return replace(table, notes=(f"measured on: {', '.join(machines)}", *table.notes))
+    return replace(table, notes=(f"measured on: {', '.join(machines)}", told, *table.notes))
 
 
 _BUILDERS = {
@@ -247,6 +275,7 @@ _BUILDERS = {
     "base-to-new": base_to_new,
     "ablation": ablation,
     "domain-generalisation": domain_generalisation,
+    "ranks": rank,
     "cost": cost,
 }
 KINDS = (*_BUILDERS, "few-shot")
@@ -268,6 +297,21 @@ def _place(runs: Runs, place: str, method: str, metric: Callable[[Record], float
     if place == "average":
         return _average(runs, method, metric)
     return _number(runs, runs.values(place, method, metric))
+
+
+def _chance(runs: Runs, place: str, metric: Callable[[Record], float]) -> float:
+    """The metric of guessing, on a dataset or on average over all of them."""
+    return float(chance_average(runs, metric) if place == "average" else chance_on(runs, place, metric))
+
+
+def _chance_line(labels: tuple[Label, ...], values: Iterable[float]) -> Line:
+    return Line(labels, tuple(Number(value, np.nan, 0, 0) for value in values), origin=CHANCE)
+
+
+def _chance_by_dataset(runs: Runs, metric: Callable[[Record], float], more: tuple[float, ...] = ()) -> Line:
+    """The row below those of `_by_dataset`."""
+    guessed = [_chance(runs, place, metric) for place in (*runs.datasets, "average")]
+    return _chance_line((Label("chance", "chance"),), (*guessed, *more))
 
 
 def _places(runs: Runs) -> list[str]:

@@ -1,35 +1,35 @@
 """Is one method, or one version of a scenario, better than another: paired differences, per dataset and seed.
 
 A pair is two finished runs on the same dataset with the same seed (so the same class order, images and shots). The
-difference of a dataset is the mean over its pairs, that of all datasets the mean of theirs. The interval is the 95 %
-percentile interval of a bootstrap that draws pairs anew within each dataset (stratified as in Agarwal et al., NeurIPS
-2021): what other seeds on the same datasets would give. It needs two seeds on every dataset it covers.
+difference of a dataset is the mean over its pairs; that of all datasets the mean over seeds of the average over them,
+of the seeds that are finished on each. Intervals and p are Student's, see `statistics`. A table asks one question: its
+p are corrected for all its comparisons, and its notes name who is better or worse where one is shown.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from lamm_cl.errors import UserError, did_you_mean
-from lamm_cl.reports import metrics
+from lamm_cl.reports.measures import compared_by
+from lamm_cl.reports.statistics import ENOUGH, LEVEL, Interval, Key, holm, interval
 from lamm_cl.reports.table import Column, Label, Line, Number, Table
 from lamm_cl.results.record import Record
 from lamm_cl.results.runs import Runs, runs_in
 
-DRAWS = 10_000
-COVERED = (2.5, 97.5)  # percentiles
 COLUMNS = (
-    *(Column("difference"), Column("low"), Column("high")),
-    *(Column(name, digits=0) for name in ("wins", "ties", "losses")),
+    *(Column("difference"), Column("low"), Column("high"), Column("p (Holm)", digits=4)),
+    *(Column(name, digits=0) for name in ("pairs", "wins", "ties", "losses")),
 )
-Pairs = Mapping[str, np.ndarray]  # dataset -> differences, one per seed
+Pairs = Mapping[str, Mapping[Key, float]]  # dataset -> seed -> difference
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`changes`: how the compared scenarios, cards and codes differ, one sentence a piece; one table per shots."""
+    """`changes`: how the compared scenarios, cards and codes differ, one sentence a piece; a table for each number of
+    shots and measure, first of the averages over the datasets, then of single ones."""
 
     changes: tuple[str, ...]
     tables: tuple[Table, ...]
@@ -52,18 +52,7 @@ def compare(results: Sequence[Path], baseline: str | None = None) -> Comparison:
         raise UserError(f"--baseline: no runs of '{baseline}'{did_you_mean(baseline, first.methods)}; one of {known}")
     changes = [change for folder in folders[1:] for change in _changes(first, folder[0])]
     at_shots = zip(*folders, strict=True)
-    return Comparison(tuple(changes), tuple(_table(runs, baseline) for runs in at_shots))
-
-
-def measures(runs: Runs) -> dict[str, Callable[[Record], float]]:
-    """What is compared: name -> metric of a record; more is better in each."""
-    found: dict[str, Callable[[Record], float]] = {}
-    for space in runs.spaces:
-        of_all = {"last": metrics.last_accuracy, "average incremental": metrics.average_incremental_accuracy}
-        for name, metric in of_all.items():
-            found[f"{name}, {space}"] = lambda r, f=metric, s=space: f(r.accuracy(s), r.dataset.test_images)
-        found[f"degradation, {space}"] = lambda r, s=space: metrics.backward_transfer(r.accuracy(s))
-    return found
+    return Comparison(tuple(changes), tuple(table for runs in at_shots for table in _tables(runs, baseline)))
 
 
 def paired(ours: Runs, method: str, theirs: Runs, other: str, metric: Callable[[Record], float]) -> Pairs:
@@ -71,42 +60,88 @@ def paired(ours: Runs, method: str, theirs: Runs, other: str, metric: Callable[[
     pairs = {}
     for dataset in (d for d in theirs.datasets if d in ours.datasets):
         a, b = ours.values(dataset, method, metric), theirs.values(dataset, other, metric)
-        pairs[dataset] = np.array([a[seed] - b[seed] for seed in sorted(a) if seed in b])
-    return {dataset: each for dataset, each in pairs.items() if each.size and not np.isnan(each).any()}
+        pairs[dataset] = {key: a[key] - b[key] for key in sorted(a) if key in b}
+    return {d: each for d, each in pairs.items() if each and not np.isnan([*each.values()]).any()}
 
 
-def interval(pairs: Pairs) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean over datasets of the mean over pairs; NaN if a dataset has a single pair."""
-    if not pairs or min(map(len, pairs.values())) < 2:
-        return np.nan, np.nan
-    rng = np.random.default_rng(0)  # the same records give the same interval
-    means = [each[rng.integers(len(each), size=(DRAWS, len(each)))].mean(axis=1) for each in pairs.values()]
-    low, high = np.percentile(np.mean(means, axis=0), COVERED)
-    return float(low), float(high)
+def averaged(pairs: Pairs) -> dict[Key, float]:
+    """seed -> average over the datasets, for the seeds that all of them have."""
+    first, *others = pairs.values()
+    return {key: float(np.mean([each[key] for each in pairs.values()])) for key in first if all(key in o for o in others)}
 
 
-def _table(compared: Sequence[Runs], baseline: str | None) -> Table:
+def _tables(compared: Sequence[Runs], baseline: str | None) -> list[Table]:
+    """A question each: a measure on average over the datasets, then on each of them."""
     first, names = compared[0], _names(compared)
-    lines = []
-    for name, metric in measures(first).items():
+    against = first.name(baseline) if baseline else "the same method"
+    against += f" in {names[0]}" if len(compared) > 1 else ""
+    averages, singles = [], []
+    for name, metric in compared_by(first).items():
+        on_average, single = [], []
         for i, method, other in _opponents(compared, baseline):
             shown = compared[i].name(method) if len(compared) == 1 else f"{compared[i].name(method)} ({names[i]})"
             pairs = paired(compared[i], method, first, other, metric)
-            places = {dataset: {dataset: each} for dataset, each in pairs.items()}
-            places |= {"average": pairs} if len(pairs) > 1 else {}
-            for place, of_place in places.items():
-                labels = (Label(name, name), Label(method, shown), Label(place, place))
-                lines.append(Line(labels, _numbers(of_place, len(first.seeds)), group=f"{name} {place}"))
-    if not lines:
+            labels = (Label(name, name), Label(method, shown))
+            single += [(labels, Label(d, d), {d: each}) for d, each in pairs.items()]
+            on_average += [(labels, Label("average", "average"), pairs)] if len(pairs) > 1 else []
+        averages += [_table(name, "on average over the datasets", against, on_average, first)] if on_average else []
+        singles += [_table(name, "per dataset", against, single, first)] if single else []
+    if not (found := averages + singles):
         raise UserError(
             f"{first.scenario}, {first.shots} shots: nothing to compare: no two runs share dataset and seed"
         )
-    against = first.name(baseline) if baseline else "the same method"
-    against += f" in {names[0]}" if len(compared) > 1 else ""
-    title = f"difference to {against} (points) with its 95 % bootstrap interval; wins, ties, losses in runs"
     scope = (("scenario", ", ".join(dict.fromkeys(names))), ("shots", str(first.shots)))
-    notes = [f"{name}: {note}" for name, runs in zip(names, compared, strict=True) for note in runs.missing()]
-    return Table("comparison", title, scope, ("measure", "method", "dataset"), COLUMNS, tuple(lines), tuple(notes))
+    missing = [f"{name}: {note}" for name, runs in zip(names, compared, strict=True) for note in runs.missing()]
+    found[0] = replace(found[0], notes=(*found[0].notes, *missing))  # once for all
+    return [replace(table, scope=scope) for table in found]
+
+
+Compared = tuple[tuple[Label, Label], Label, Pairs]  # measure and method; dataset, or average; what is averaged
+
+
+def _table(measure: str, where: str, against: str, rows: Sequence[Compared], first: Runs) -> Table:
+    """One question's: all its comparisons are corrected together, and told in its notes."""
+    found = [_interval(pairs) for _, _, pairs in rows]
+    corrected = holm([each.p for each in found])
+    lines = [
+        Line((*labels, place), _numbers(each, p, pairs, len(first.seeds)), group=f"{labels[0].key} {place.key}")
+        for (labels, place, pairs), each, p in zip(rows, found, corrected, strict=True)
+    ]
+    told: dict[str, list[str]] = {f"better than {against}": [], f"worse than {against}": [], "no difference shown": []}
+    better, worse, alike = told.values()
+    for (labels, place, _), each, p in zip(rows, found, corrected, strict=True):
+        name = labels[1].shown if where != "per dataset" else f"{labels[1].shown} on {place.shown}"
+        if p < LEVEL:  # and so the interval excludes zero
+            change = f"{each.mean:+.2f}".replace("-", "−")
+            (better if each.mean > 0 else worse).append(f"{name} ({change})")
+        else:
+            alike.append(name)
+    notes = [f"{what}: {', '.join(who)}" for what, who in told.items() if who]
+    title = f"{measure}, {where}: difference to {against} (points) with its 95 % paired t interval; "
+    title += f"p after Holm's correction over the {len(rows)} comparisons of this table; wins, ties, losses in runs"
+    if len(rows) == 1:
+        title = title.replace("after Holm's correction over the 1 comparisons of this table", "of this one comparison")
+    heads = ("measure", "method", "dataset")
+    return Table("comparison", title, (), heads, COLUMNS, tuple(lines), (*notes, *_rests_on(found)))
+
+
+def _interval(pairs: Pairs) -> Interval:
+    """Of the average over the datasets; without an interval where no seed is finished on all of them."""
+    if complete := averaged(pairs):
+        return interval(complete)
+    mean = float(np.mean([np.mean([*each.values()]) for each in pairs.values()]))
+    return replace(interval({}), mean=mean)
+
+
+def _rests_on(found: Sequence[Interval]) -> list[str]:
+    """What the intervals of a table rest on, where that is little."""
+    notes = []
+    if (fewest := min(each.pairs for each in found)) < ENOUGH:
+        counted = f"{fewest} pair{'s' * (fewest != 1)}, one a {found[0].over}"
+        notes.append(f"rests on {counted}: with fewer than {ENOUGH} an interval holds only if differences are normal")
+    if any(np.isnan(each.low) for each in found):
+        notes.append(f"no interval: of a single pair, and of fewer than {ENOUGH} that all differ by the same")
+    return notes
 
 
 def _opponents(compared: Sequence[Runs], baseline: str | None) -> list[tuple[int, str, str]]:
@@ -125,14 +160,11 @@ def _names(compared: Sequence[Runs]) -> list[str]:
     return [f"{name}, folder {i}" for i, name in enumerate(scenarios, start=1)]
 
 
-def _numbers(pairs: Pairs, expected: int) -> tuple[Number, ...]:
-    mean = float(np.mean([each.mean() for each in pairs.values()]))
-    low, high = interval(pairs)
-    every = np.concatenate([*pairs.values()])
-    seeds = min(map(len, pairs.values()))
-    counts = [(every > 0).sum(), (every == 0).sum(), (every < 0).sum()]
-    exact = [Number(float(n), np.nan, 0, 0) for n in (low, high, *counts)]
-    return (Number(mean, np.nan, seeds, expected), *exact)
+def _numbers(found: Interval, p: float, pairs: Pairs, expected: int) -> tuple[Number, ...]:
+    every = np.array([difference for each in pairs.values() for difference in each.values()])
+    counts = [found.pairs, (every > 0).sum(), (every == 0).sum(), (every < 0).sum()]
+    exact = [Number(float(n), np.nan, 0, 0) for n in (found.low, found.high, p, *counts)]
+    return (Number(found.mean, np.nan, min(map(len, pairs.values())), expected), *exact)
 
 
 # What must be the same, and what may differ

@@ -22,6 +22,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lamm_cl.files import write_atomic
 from lamm_cl.reports.curves import Curve, Values, mean_std
+from lamm_cl.reports.statistics import Ranks
 
 STYLE = {
     "font.size": 7.5,
@@ -54,6 +55,9 @@ PANELS_PER_ROW = 5
 WIDTH = 7.0  # inches: the text of a two-column page
 SMALL = 6.5  # pt: the numbers inside panels
 UNLEARNED = "#f1f1f1"
+QUIET = "#666666"
+CHANCE = {"color": QUIET, "linestyle": (0, (1, 1.5)), "linewidth": 0.9}
+CHANCE_KEY = ("chance", Line2D([], [], **CHANCE))
 
 
 def panels_for(
@@ -94,6 +98,61 @@ def draw_bound(axes: Axes, curve: Curve, value: np.ndarray, T: int) -> None:
     """A thin line across all experiences at the one value of a bound."""
     if len(value):
         axes.plot([1, T], [value[-1]] * 2, color=curve.colour, linestyle=curve.dashes, linewidth=0.5, zorder=2)
+
+
+def draw_chance(axes: Axes, x: np.ndarray, guessed: np.ndarray | None) -> bool:
+    """What guessing scores: a line (then True) where it is in view, else a word below the curves, which keep their scale.
+
+    Nothing where it is unknown, and where one class alone competes, so that every answer is right.
+    """
+    if guessed is None:
+        return False
+    low, high = axes.get_ylim()
+    shown = np.where(guessed < 100, guessed, np.nan)
+    if np.isnan(shown).all():
+        return False
+    if np.nanmax(shown) >= low:
+        axes.plot(x[: len(shown)], shown, **CHANCE, zorder=2)
+        axes.set_ylim(low, high)
+        return True
+    least, most = np.nanmin(shown), np.nanmax(shown)
+    text = f"chance {least:.1f} %" if np.isclose(least, most) else f"chance {least:.1f} to {most:.1f} %"
+    axes.set_ylim(low - 0.12 * (high - low), high)
+    place = {"xycoords": "axes fraction", "xytext": (2, 2), "textcoords": "offset points"}
+    axes.annotate(f"{text} ↓", (0, 0), **place, color=QUIET, fontsize=SMALL, va="bottom", ha="left")
+    return False
+
+
+def draw_ranks(axes: Axes, ranks: Ranks, names: Sequence[str], colours: Sequence[str]) -> None:
+    """Demšar's diagram: ranks on a line, the best at the right; names below it; bars join what is not told apart."""
+    k = len(names)
+    order = [int(i) for i in np.argsort(ranks.average, kind="stable")]
+    groups = ranks.groups()
+    bars = 0.35 * len(groups)
+    for i, group in enumerate(groups):
+        ends = [ranks.average[j] for j in (group[0], group[-1])]
+        axes.plot([ends[0] - 0.03, ends[1] + 0.03], [-0.35 * (i + 1)] * 2, color="black", linewidth=2.2, solid_capstyle="butt")
+    best = (k + 1) // 2  # of which the names stand at the right
+    for place, i in enumerate(order):
+        right = place < best
+        row = place if right else k - 1 - place
+        y, edge = -bars - 0.6 - 0.75 * row, 0.8 if right else k + 0.2
+        axes.plot([ranks.average[i], ranks.average[i], edge], [0, y, y], color=colours[i], linewidth=0.9)
+        name = f"{shortened(names[i])}  {ranks.average[i]:.2f}"
+        side = {"xytext": (3 if right else -3, 0), "textcoords": "offset points", "ha": "left" if right else "right"}
+        axes.annotate(name, (edge, y), **side, va="center", annotation_clip=False)
+    width = min(ranks.critical, k - 1)
+    axes.plot([k, k - width], [2.2, 2.2], color="black", linewidth=1.2, marker="|", markersize=5)
+    beyond = ", wider than the axis" if ranks.critical > k - 1 else ""
+    above = {"xytext": (0, 4), "textcoords": "offset points", "ha": "left"}
+    axes.annotate(f"critical difference {ranks.critical:.2f}{beyond}", (k, 2.2), **above)
+    axes.set_xlim(k + 0.2, 0.8)
+    axes.set_ylim(-bars - 0.6 - 0.75 * best, 3.4)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.spines["top"].set(visible=True, position=("data", 0))
+    axes.xaxis.tick_top()
+    axes.set_xticks(range(1, k + 1))
+    axes.set_yticks([])
 
 
 def experience_axis(axes: Axes, T: int, learned: int, first: int = 0) -> None:
@@ -184,12 +243,17 @@ def legend_below(figure: Figure, curves: Sequence[Curve], note: str, key: Sequen
         n for n in range(1, 99) if n >= len(inches) or sum(map(max, _chunks(inches, n))) <= figure.get_figwidth()
     )
     columns = _chunks([*entries], rows)
-    note = "\n".join(textwrap.fill(line, int(16 * figure.get_figwidth())) for line in note.split("\n"))
+    note = "\n".join(wrapped_note(line, figure) for line in note.split("\n"))
     lines = _lines(note) + sum(max(map(_lines, row)) for row in zip_longest(*columns, fillvalue=""))
     figure.set_figheight(figure.get_figheight() + 0.17 * lines)
     legend = figure.legend(entries.values(), entries, loc="outside lower center", ncols=len(columns), columnspacing=1.4)
     legend.set_title(note)
     legend.get_title().set_multialignment("center")
+
+
+def wrapped_note(line: str, figure: Figure) -> str:
+    """In lines as wide as the figure."""
+    return textwrap.fill(line, int(16 * figure.get_figwidth()))
 
 
 def _lines(text: str) -> int:

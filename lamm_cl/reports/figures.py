@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from lamm_cl.reports import metrics, palette
+from lamm_cl.reports.chance import chance_average, chance_on
 from lamm_cl.reports.curves import (
     Curve,
     at_any_shots,
@@ -25,13 +26,16 @@ from lamm_cl.reports.curves import (
     space_of,
 )
 from lamm_cl.reports.drawing import (
+    CHANCE_KEY,
     STYLE,
     UNLEARNED,
     WIDTH,
     cost_axis,
     draw_bound,
+    draw_chance,
     draw_line,
     draw_matrix,
+    draw_ranks,
     experience_axis,
     legend_below,
     panels_for,
@@ -39,8 +43,11 @@ from lamm_cl.reports.drawing import (
     set_limits,
     shortened,
     wrapped,
+    wrapped_note,
     write_changes,
 )
+from lamm_cl.reports.measures import effort_of, last_in
+from lamm_cl.reports.ranking import ranking
 from lamm_cl.results.record import Record, by_size
 from lamm_cl.results.runs import Runs, Unfit, runs_in
 
@@ -67,6 +74,7 @@ def plot_forgetting(
     numbered = T > 1 and len(compared) == 1 and len(curves) <= len(palette.KNOWN)
     with matplotlib.rc_context(STYLE):
         figure, grid = panels_for(_places(compared), list(rows), "experiences learned")
+        lines = False
         for (place, row), axes in grid.items():
             learned, metric = rows[row]
             ends = []
@@ -76,11 +84,13 @@ def plot_forgetting(
                 ends += [(mean[-1], mean[-1] - mean[learned], curve.colour)] if mean.size > learned + 1 else []
             experience_axis(axes, T, learned)
             set_limits(axes)
+            lines |= draw_chance(axes, np.arange(T + 1), _chance(compared, place, metric))
             if row != ALL_SETS and numbered:
                 write_changes(axes, ends)
         note = f"{label_space} label space, {shots_of(compared)}, {seeds_behind(curves)}"
         note += "\nnumbers: change since the set was learned (points)" if numbered else ""
-        legend_below(figure, curves, note, [("set not yet learned", Patch(facecolor=UNLEARNED))])
+        key = [("set not yet learned", Patch(facecolor=UNLEARNED)), *([CHANCE_KEY] if lines else [])]
+        legend_below(figure, curves, note, key)
         return save_figure(figure, out_stem)
 
 
@@ -101,6 +111,7 @@ def plot_incremental(
 
     with matplotlib.rc_context(STYLE):
         figure, grid = panels_for(_places(compared), ["accuracy on classes\nlearned so far (%)"], "experiences learned")
+        lines = False
         for (place, _), axes in grid.items():
             for curve in curves:
                 mean, std = mean_std(curve.values(place, learned))
@@ -109,10 +120,11 @@ def plot_incremental(
                     draw_bound(axes, curve, mean_std(bound.values(place, learned))[0], T)
             experience_axis(axes, T, 0, first=1)
             set_limits(axes)
+            lines |= draw_chance(axes, np.arange(1, T + 1), _chance(compared, place, learned))
         note = f"{label_space} label space, {shots_of(compared)}, {seeds_behind(curves)}"
         if label_space == "joint" and any(bounds_of(curve) for curve in curves):
             note += "\nthin lines: the same methods on all classes at once"
-        legend_below(figure, curves, note)
+        legend_below(figure, curves, note, [CHANCE_KEY] if lines else [])
         return save_figure(figure, out_stem)
 
 
@@ -154,14 +166,14 @@ def plot_class_drops(
 def plot_cost(
     results: Sequence[Path], out_stem: Path, label_space: str | None = None, shots: int | str | None = None
 ) -> list[Path]:
-    """Last accuracy, averaged over the datasets, against the parameters that learn and the seconds of a run."""
+    """Last accuracy, averaged over the datasets, against the parameters that learn and the work of a run.
+
+    Multiply-adds, where every run counted them; else seconds, which say how busy the machine was.
+    """
     compared = compared_at(results, shots)
     label_space = label_space or space_of(compared, "joint")
     curves = curves_of(compared)
-    axes_of = {
-        "trainable parameters": lambda record: record.model.trainable[-1],
-        "seconds a run": lambda record: sum(record.measured.seconds.values()),
-    }
+    axes_of = dict([("trainable parameters", lambda record: record.model.trainable[-1]), effort_of(compared)])
 
     def last(record: Record) -> float:
         return metrics.last_accuracy(record.accuracy(label_space), record.dataset.test_images)
@@ -176,7 +188,7 @@ def plot_cost(
                     points.append(float(x))
                     axes.errorbar(x, y, error, **curve.style() | {"linestyle": "none"}, elinewidth=0.8)
             cost_axis(axes, points)
-            axes.set_xlabel(name)
+            axes.set_xlabel(name.replace(", ", "\n"))
         figure.axes[0].set_ylabel("last accuracy (%)")
         set_limits(figure.axes[0])
         note = f"average over datasets, {label_space} label space, {shots_of(compared)}, {seeds_behind(curves)}"
@@ -228,6 +240,7 @@ def plot_few_shot(results: Sequence[Path], out_stem: Path, label_space: str | No
 
     with matplotlib.rc_context(STYLE):
         figure, grid = panels_for(_places(every), ["accuracy (%)"], "images per class")
+        lines = False
         for (place, _), axes in grid.items():
             for curve in curves:
                 points = [
@@ -238,7 +251,34 @@ def plot_few_shot(results: Sequence[Path], out_stem: Path, label_space: str | No
                 draw_line(axes, curve, *np.array(points, dtype=float).reshape(-1, 3).T)
             axes.set_xticks(range(len(levels)), [str(level) for level in levels])
             set_limits(axes)
-        legend_below(figure, curves, f"after the last experience, {label_space} label space, {seeds_behind(curves)}")
+            guessed = _chance(every, place, last)
+            lines |= draw_chance(axes, np.arange(len(levels)), np.full(len(levels), np.nan if guessed is None else guessed))
+        note = f"after the last experience, {label_space} label space, {seeds_behind(curves)}"
+        legend_below(figure, curves, note, [CHANCE_KEY] if lines else [])
+        return save_figure(figure, out_stem)
+
+
+def plot_critical_difference(
+    results: Sequence[Path], out_stem: Path, label_space: str | None = None, shots: int | str | None = None
+) -> list[Path]:
+    """Average ranks by last accuracy over the datasets; a bar joins methods that are not told apart (Nemenyi, 5 %).
+
+    Demšar, JMLR 2006, Figure 1. Raises Unfit with fewer than 2 datasets or 3 methods.
+    """
+    compared = compared_at(results, shots)
+    label_space = label_space or space_of(compared, "joint")
+    curves = curves_of(compared)
+    found = ranking([(curve.runs, curve.method) for curve in curves], last_in(label_space), "critical-difference")
+    shown = [curve for curve in curves if (curve.runs, curve.method) in found.entries]
+    names = [curve.name if len(compared) == 1 else f"{curve.name}, {curve.folder}" for curve in shown]
+    with matplotlib.rc_context(STYLE | {"axes.grid": False}):
+        figure = Figure((5.0, 1.0 + 0.17 * len(shown)), layout="constrained")
+        draw_ranks(figure.subplots(), found.ranks, names, [curve.colour for curve in shown])
+        told = f"average rank by last accuracy, {label_space} label space, {shots_of(compared)}"
+        left_out = [runs.name(method) for runs, method in found.left_out]
+        told += f"; not on every dataset: {', '.join(map(shortened, left_out))}" if left_out else ""
+        note = (told, *found.told([shortened(name) for name in names]))
+        figure.supxlabel("\n".join(wrapped_note(line, figure) for line in note), fontsize=STYLE["font.size"])
         return save_figure(figure, out_stem)
 
 
@@ -247,6 +287,7 @@ FIGURES = {  # kind -> (what draws it, file name); the matrix last: where it is,
     "incremental": (plot_incremental, "incremental_curves"),
     "few-shot": (plot_few_shot, "few_shot"),
     "class-drops": (plot_class_drops, "class_drops"),
+    "critical-difference": (plot_critical_difference, "critical_difference"),
     "cost": (plot_cost, "accuracy_cost"),
     "matrix": (plot_matrix, "accuracy_matrix"),
 }
@@ -257,6 +298,14 @@ def _places(compared: Sequence[Runs]) -> list[str | None]:
     datasets = list(dict.fromkeys(dataset for runs in compared for dataset in runs.datasets))
     averaged = any(runs.averages(method, lambda record: 0.0) for runs in compared for method in runs.methods)
     return [*datasets, None] if len(datasets) > 1 and averaged else datasets
+
+
+def _chance(compared: Sequence[Runs], place: str | None, metric: Callable[[Record], np.ndarray]) -> np.ndarray | None:
+    """The metric of guessing; None where folders, or the datasets of an average, have no one curve of it."""
+    found = [runs for runs in compared if place is None or place in runs.datasets]
+    each = [chance_average(runs, metric) if place is None else chance_on(runs, place, metric) for runs in found]
+    same = each and all(np.array_equal(each[0], other, equal_nan=True) for other in each)
+    return each[0] if same and not np.isnan(each[0]).all() else None
 
 
 def _rows(T: int, label_space: str) -> dict[str, tuple[int, Callable[[Record], np.ndarray]]]:

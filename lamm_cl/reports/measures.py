@@ -1,11 +1,12 @@
 """A record -> the numbers that tables are made of."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from lamm_cl.reports import metrics
-from lamm_cl.results.record import Record
+from lamm_cl.results.record import WORK, Record
+from lamm_cl.results.runs import Runs
 
 
 def lost_in(space: str) -> Callable[[Record], float]:
@@ -30,8 +31,44 @@ def in_space(metric: Callable, space: str) -> Callable[[Record], float]:
     return lambda record: metric(record.accuracy(space), record.dataset.test_images)
 
 
+def compared_by(runs: Runs) -> dict[str, Callable[[Record], float]]:
+    """What methods are compared by: name -> metric of a record; more is better in each."""
+    found: dict[str, Callable[[Record], float]] = {}
+    for space in runs.spaces:
+        found[f"last, {space}"] = last_in(space)
+        found[f"average incremental, {space}"] = in_space(metrics.average_incremental_accuracy, space)
+        found[f"degradation, {space}"] = lost_in(space)
+    return found
+
+
 def or_nan(value: float | None) -> float:
     return np.nan if value is None else value
+
+
+def work(record: Record, name: str) -> float:
+    """How much of it the run computed; NaN where that was not counted."""
+    return or_nan((record.measured.work or {}).get(name))
+
+
+def seconds(record: Record) -> float:
+    return sum(record.measured.seconds.values())
+
+
+def effort_of(runs: Iterable[Runs]) -> tuple[str, Callable[[Record], float]]:
+    """What figures of cost show: multiply-adds if every run counted them, else seconds, and how busy the machine was."""
+    records = [r for each in runs for by_seed in each.records.values() for r in by_seed.values()]
+    if not any(np.isnan(work(record, "multiply-adds")) for record in records):
+        return "multiply-adds a run", lambda record: work(record, "multiply-adds")
+    return f"seconds a run, {busy(records)}", seconds
+
+
+def busy(records: Iterable[Record]) -> str:
+    """How busy the machines were while they measured seconds."""
+    loads = [or_nan(record.measured.load) for record in records]
+    if np.isnan(loads).any():
+        return "machine busy as not recorded"
+    low, high = (f"{100 * x:.0f}" for x in (min(loads), max(loads)))
+    return f"machine {low} % busy" if low == high else f"machine {low} to {high} % busy"
 
 
 INCREMENTAL = {  # column -> (which direction is better, metric)
@@ -41,10 +78,17 @@ INCREMENTAL = {  # column -> (which direction is better, metric)
     "backward transfer": (1, lambda R, _: metrics.backward_transfer(R)),
     "zero-shot retention": (1, lambda R, _: metrics.zero_shot_retention(R)),  # NaN in the joint space, by NaNs in R
 }
+ACCURACIES = ("average incremental", "last")  # of these; the others are differences
 COST = {  # column -> (digits, metric)
     "trainable parameters": (0, lambda r: r.model.trainable[-1]),
     "label tokens": (0, lambda r: or_nan(r.model.label_tokens)),
-    "seconds": (1, lambda r: sum(r.measured.seconds.values())),
+    "images encoded": (0, lambda r: work(r, "images encoded")),
+    "prompts forward": (0, lambda r: work(r, "prompts forward")),
+    "prompts backward": (0, lambda r: work(r, "prompts backward")),
+    "multiply-adds (G)": (1, lambda r: work(r, "multiply-adds") / 1e9),
+    "seconds": (1, seconds),
+    "machine busy (%)": (0, lambda r: 100 * or_nan(r.measured.load)),
     "images/s": (0, lambda r: or_nan(r.measured.images_per_second)),
     "peak memory (MiB)": (0, lambda r: or_nan(r.measured.peak_memory_bytes) / 2**20),
 }
+LATER = {*WORK, "multiply-adds (G)", "machine busy (%)"}  # of these: what the first records do not tell; left out if none does

@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-MEASURED, PUBLISHED, DIFFERENCE, BOUND = "measured", "published", "difference", "bound"  # where a row comes from
+MEASURED, PUBLISHED, DIFFERENCE = "measured", "published", "difference"  # where a row comes from
+BOUND, CHANCE = "bound", "chance"
 BEST, SECOND = 1, 2
 
 
@@ -42,7 +43,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Line:
-    """One row. Measured cells of one `group` compete for best and second; what papers published does not, nor do bounds."""
+    """One row. Measured cells of one `group` compete for best and second; rows that come from elsewhere do not."""
 
     labels: tuple[Label, ...]
     numbers: tuple[Number, ...]

@@ -11,7 +11,7 @@ from typing import get_args, get_origin, get_type_hints
 
 from lamm_cl.errors import UserError, did_you_mean
 from lamm_cl.files import write_atomic
-from lamm_cl.results.record import FORMAT, LABEL_SPACES, LARGEST, Count, DatasetFacts, Record
+from lamm_cl.results.record import FORMAT, LABEL_SPACES, LARGEST, WORK, Count, DatasetFacts, Record
 
 
 def write_record(record: Record, folder: Path) -> Path:
@@ -175,6 +175,13 @@ def _check(record: Record) -> None:
     for stage, seconds in record.measured.seconds.items():
         if type(seconds) not in (int, float) or not 0 <= seconds < LARGEST:
             raise ValueError(f"measured.seconds.{stage}: expected seconds, found {short(seconds)}")
+    for name, count in (record.measured.work or {}).items():
+        if name not in WORK:
+            raise ValueError(f"measured.work: no key '{name}'{did_you_mean(name, WORK)}")
+        if type(count) is not int or count < 0:
+            raise ValueError(f"measured.work.{name}: expected a whole number, found {short(count)}")
+    if record.measured.load is not None and not 0 <= record.measured.load < LARGEST:
+        raise ValueError(f"measured.load: expected running processes a core, found {short(record.measured.load)}")
     if len(data.test_per_class) != len(data.classes):
         raise ValueError(f"dataset.test_per_class: expected one for each of the {len(data.classes)} classes")
     seen = set()

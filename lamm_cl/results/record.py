@@ -14,6 +14,7 @@ from lamm_cl.errors import UserError
 FORMAT = 1
 LABEL_SPACES = ("own", "joint")
 BOUNDS = ("joint",)
+WORK = ("images encoded", "prompts forward", "prompts backward", "multiply-adds")
 LARGEST = 2**53  # beyond it a float no longer holds every whole number
 
 
@@ -97,7 +98,12 @@ class ModelFacts:
 
 @dataclass(frozen=True)
 class Measured:
-    """What another machine or another day may change, and nothing else."""
+    """What another machine or another day may change, and nothing else.
+
+    `work`: what the run had to compute, whatever lay in a cache and however busy the machine was: some of WORK; another
+    version of the code may need less. `load`: how busy the machine was meanwhile, on average: running processes a core,
+    this run's own among them. Both None: not counted.
+    """
 
     seconds: dict
     images_per_second: float | None
@@ -107,6 +113,8 @@ class Measured:
     versions: dict
     commit: str | None
     finished: str
+    work: dict | None = None
+    load: float | None = None
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,12 @@ function curves() {
   });
 }
 
+function guessed() {  // what guessing scores: [{x, y}]
+  const g = group(), learned = state.curve === LEARNED, each = g.chance[state.space][state.place][learned ? "learned" : "accuracy"];
+  const points = (each ?? []).map((row, i) => ({ x: learned ? i + 1 : i, y: learned ? row : row[state.curve - 1] ?? null }));
+  return points.filter((p) => p.y !== null);
+}
+
 function classes() {
   const g = group(), drops = g.drops[state.space], average = g.places[state.place].average;
   const rows = (average ? drops : [drops[state.place]]).flatMap((found, d) => found.classes.map((name, c) => ({
@@ -99,6 +105,15 @@ function drawCurves() {
   const on = learned ? "all classes learned so far" : `Set ${state.curve}`;
   $("curves-what").textContent = `Accuracy on ${on}, ${placeName(g.places[state.place])}, ${state.space} label space, ${g.name}; band: one standard deviation over seeds.`;
   const traces = found.flatMap((c) => [...band(c.method, c.points), line(c.method, c.points, (p) => `after ${p.x}`)]);
+  const guess = guessed();
+  if (guess.some((p) => p.y < 100)) {
+    const [least, most] = [Math.min(...guess.map((p) => p.y)), Math.max(...guess.map((p) => p.y))];
+    $("curves-what").textContent += ` Chance: ${fixed(least, 1)}${fixed(least, 1) === fixed(most, 1) ? "" : ` to ${fixed(most, 1)}`} %.`;
+    const lowest = Math.min(...found.flatMap((c) => c.points.map((p) => p.mean)));
+    if (most >= lowest - 10) {  // else the curves would have to shrink for it
+      traces.push({ x: guess.map((p) => p.x), y: guess.map((p) => p.y), name: "chance", mode: "lines", hovertemplate: "chance: %{y:.1f} %<extra></extra>", line: { color: style("--quiet"), width: 1.5, dash: "dot" } });
+    }
+  }
   const before = learned ? [] : [{ type: "rect", xref: "x", yref: "paper", x0: 0, x1: state.curve, y0: 0, y1: 1, fillcolor: style("--line"), opacity: 0.25, line: { width: 0 }, layer: "below" }];
   Plotly.react("curves-chart", traces, layout({
     shapes: before,
@@ -160,8 +175,8 @@ function drawClasses() {
 
 function drawCosts() {
   const g = group(), { space, accuracy } = g.cost, place = state.place;
-  $("costs-what").textContent = `Last accuracy, ${placeName(g.places[place])}, ${space} label space, against what learns and how long a run takes (on the machine named below).`;
-  for (const [id, of, title] of [["parameters-chart", g.cost.parameters, "trainable parameters"], ["seconds-chart", g.cost.seconds, "seconds a run"]]) {
+  $("costs-what").textContent = `Last accuracy, ${placeName(g.places[place])}, ${space} label space, against what learns and what a run takes.`;
+  for (const [id, of, title] of [["parameters-chart", g.cost.parameters, "trainable parameters"], ["effort-chart", g.cost.effort, g.cost.effort_name]]) {
     const costs = of[place].flatMap((bySeed) => Object.values(bySeed)).filter((x) => x > 0);
     const least = Math.min(...costs), middle = Math.sqrt(least * Math.max(...costs));
     const traces = g.methods.flatMap((method, m) => {

@@ -17,6 +17,9 @@ from lamm_cl.errors import UserError
 from lamm_cl.files import PACKAGE, write_atomic
 from lamm_cl.reports import metrics, palette
 from lamm_cl.reports.builders import fitting
+from lamm_cl.reports.chance import chance_average, chance_on
+from lamm_cl.reports.claims import who_ends_best, who_lost_most
+from lamm_cl.reports.measures import effort_of
 from lamm_cl.reports.renderers import RENDERERS, to_html
 from lamm_cl.results.record import Record
 from lamm_cl.results.runs import Runs, runs_in
@@ -32,6 +35,7 @@ TITLES = {
     "few-shot": "Few-shot",
     "ablation": "Ablation",
     "domain-generalisation": "Domain generalisation",
+    "ranks": "Average ranks",
     "cost": "Cost",
 }
 
@@ -87,6 +91,7 @@ def groups(folders: Sequence[Sequence[Runs]]) -> list[dict[str, Any]]:
 def _group(name: str, folder: int, runs: Runs, look: Mapping[str, int]) -> dict[str, Any]:
     places = [*runs.datasets, *(["average"] if len(runs.datasets) > 1 else [])]
     space = runs.space("joint")
+    effort_name, effort = effort_of([runs])
     return {
         "name": name,
         "folder": folder,
@@ -98,12 +103,14 @@ def _group(name: str, folder: int, runs: Runs, look: Mapping[str, int]) -> dict[
         "methods": [_look(method, runs.name(method), look[method]) for method in runs.methods],
         "accuracy": {s: _by_place(runs, lambda r, s=s: r.accuracy(s)) for s in runs.spaces},
         "learned": {s: _by_place(runs, _learned(s)) for s in runs.spaces},
+        "chance": {s: [_guessed(runs, p, s) for p in places] for s in runs.spaces},
         "drops": {s: [_drops(runs, dataset, s) for dataset in runs.datasets] for s in runs.spaces},
         "cost": {
             "space": space,
             "accuracy": _by_place(runs, lambda r: metrics.last_accuracy(r.accuracy(space), r.dataset.test_images)),
             "parameters": _by_place(runs, lambda r: r.model.trainable[-1]),
-            "seconds": _by_place(runs, lambda r: sum(r.measured.seconds.values())),
+            "effort": _by_place(runs, effort),
+            "effort_name": effort_name,
         },
     }
 
@@ -118,6 +125,13 @@ def _by_place(runs: Runs, metric: Callable[[Record], Any]) -> list[list[dict[int
     each = [[_plain(runs.values(dataset, m, metric)) for m in runs.methods] for dataset in runs.datasets]
     average = [_plain(runs.averages(m, metric)) for m in runs.methods]
     return [*each, average] if len(runs.datasets) > 1 else each
+
+
+def _guessed(runs: Runs, place: str, space: str) -> dict[str, Any]:
+    """What guessing scores, as the group's `accuracy` and `learned`; null where datasets have no average of it."""
+    guess = chance_average if place == "average" and place not in runs.datasets else lambda r, m: chance_on(r, place, m)
+    found = {"accuracy": guess(runs, lambda r: r.accuracy(space)), "learned": guess(runs, _learned(space))}
+    return {name: _rounded(each) for name, each in found.items()}
 
 
 def _plain(by_seed: Mapping[int, Any]) -> dict[int, Any]:
@@ -151,33 +165,14 @@ def _drops(runs: Runs, dataset: str, space: str) -> dict[str, Any]:
 
 
 def summary(runs: Runs) -> str:
-    """One sentence: who ends best on all classes, and who lost least and most of what was learned."""
-    space = runs.space("joint")
+    """One sentence: who ends best on all classes, and who lost most of what was learned, where that is shown."""
     place = "on average over the datasets" if len(runs.datasets) > 1 else f"on {runs.datasets[0]}"
     sizes = [(len(runs.datasets), "dataset"), (runs.experiences, "experience"), (len(runs.seeds), "seed")]
     counted = ", ".join(f"{n} {word}{'s' * (n != 1)}" for n, word in sizes)
     start = f"{runs.scenario} ({counted}, {_shots(runs)}, {len(runs.methods)} method{'s' * (len(runs.methods) != 1)}): "
-    last = _means(runs, lambda r: metrics.last_accuracy(r.accuracy(space), r.dataset.test_images))
-    if not last:
+    if not (best := who_ends_best(runs)):
         return start + "no method has finished a seed on every dataset yet."
-    ranked = sorted(last, key=last.__getitem__, reverse=True)
-    text = f"{place}, {runs.name(ranked[0])} ends with the highest accuracy on all classes, {last[ranked[0]]:.1f} %"
-    if len(ranked) > 1:
-        text += f", {last[ranked[0]] - last[ranked[1]]:.1f} points before {runs.name(ranked[1])}"
-    learning = [m for m in runs.methods if any(max(r.model.trainable) for r in runs.of(m))]
-    lost = _means(runs, lambda r: metrics.backward_transfer(r.accuracy(runs.space("own"))))
-    lost = {method: change for method, change in lost.items() if method in learning}
-    if len(lost) > 1 and min(lost.values()) < -0.05:
-        worst, least = min(lost, key=lost.__getitem__), max(lost, key=lost.__getitem__)
-        change = f"{lost[least]:+.1f}".replace("-", "−") if round(lost[least], 1) else "0.0"
-        text += f"; of the methods that learn, {runs.name(worst)} lost most on earlier sets ({-lost[worst]:.1f} points)"
-        text += f" and {runs.name(least)} least (change of {change})"
-    return start + text + "."
-
-
-def _means(runs: Runs, metric: Callable[[Record], float]) -> dict[str, float]:
-    each = {m: list(runs.averages(m, metric).values()) for m in runs.methods}
-    return {m: float(np.mean(values)) for m, values in each.items() if values and not np.isnan(values).any()}
+    return start + "; ".join(filter(None, (f"{place}, {best}", who_lost_most(runs)))) + "."
 
 
 def _shots(runs: Runs) -> str:
