@@ -17,8 +17,10 @@ from fake_records import record
 
 from lamm_cl.cli import doors, main
 from lamm_cl.config.identity import content_hash
+from lamm_cl.data import catalogue
 from lamm_cl.errors import UserError
 from lamm_cl.results.file import write_record
+from lamm_cl.sweeping.code import of_card
 from lamm_cl.sweeping.plan import Progress
 
 CRASH, MISTAKE, DEATH, FOREVER = 66, 77, 88, 99
@@ -42,7 +44,10 @@ def train(run, settings, progress):
     facts = replace(made.run, scenario=run.scenario.name, version=run.scenario.version)
     scenario = run.scenario.model_dump(mode="json") | {"hash": content_hash(run.scenario)}
     card = run.card.model_dump(mode="json") | {"hash": content_hash(run.card)}
-    write_record(replace(made, run=facts, scenario=scenario, card=card), run.folder)
+    seen = made.dataset
+    if (settings.cache / "worlds").exists():  # the command line loaded the data, and compares them with finished runs
+        seen = replace(seen, fingerprint=catalogue.load(run.dataset, settings.data_root, settings.cache).fingerprint)
+    write_record(replace(made, run=facts, scenario=scenario, card=card, dataset=seen, code=of_card(run.card)), run.folder)
 
 
 def estimated() -> dict[str, ModuleType]:

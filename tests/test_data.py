@@ -407,21 +407,6 @@ def test_records_keep_one_spelling_of_a_name(name, spelling):
     assert catalogue.canonical(name) == spelling
 
 
-def test_the_fingerprint_changes_with_names_labels_and_sizes_and_not_with_the_place(tmp_path, cache):
-    def fingerprint(home, change=None):
-        own_folder(home)
-        if change:
-            change(home)
-        return catalogue.load(str(home), None, cache).fingerprint
-
-    here = fingerprint(tmp_path / "a")
-    assert fingerprint(tmp_path / "b") == here
-
-    assert fingerprint(tmp_path / "c", lambda home: text(home / "classes.txt", "tom cat", "dog")) != here
-    assert fingerprint(tmp_path / "d", lambda home: picture(home / "cat" / "000.png", size=(90, 90))) != here
-    assert fingerprint(tmp_path / "e", lambda home: (home / "cat" / "000.png").rename(home / "dog" / "a.png")) != here
-
-
 def test_a_large_folder_is_listed_once_until_it_changes(tmp_path, cache, monkeypatch):
     monkeypatch.setattr(folders, "WORTH_CACHING", 10)
     home = own_folder(tmp_path / "pets", parts=("train", "test"))

@@ -6,7 +6,6 @@ import torch
 from generated import tiny_clip
 from layouts import EXPECTED, ORIGINALS, picture, write
 
-from lamm_cl.bench import speed
 from lamm_cl.cli import main
 from lamm_cl.config.cards import card_for, load_scenario, scenario_names
 from lamm_cl.config.schema import Scenario
@@ -15,7 +14,7 @@ from lamm_cl.data.dataset import Files, Split, learned_from
 from lamm_cl.errors import UserError
 from lamm_cl.learner.build import find
 from lamm_cl.sweeping import estimate
-from lamm_cl.sweeping.estimate import Sizes, Speed
+from lamm_cl.sweeping.estimate import Sizes
 from lamm_cl.sweeping.plan import Run, plan
 from lamm_cl.training import features
 from lamm_cl.training import run as training
@@ -224,15 +223,19 @@ def test_the_fields_protocols_have_its_order_and_its_experiences(name, counts):
     assert measured.shots == ("full",)
 
 
-def test_a_dry_run_of_table_2_needs_no_data(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(speed, "speed", lambda architecture, precision, device: Speed(100.0, 1000.0, 512))
+@pytest.mark.parametrize("root", [None, "empty"])
+def test_a_dry_run_tells_what_data_is_missing(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("LAMM_CL_DATA", raising=False)
+    (tmp_path / "empty").mkdir()
+    words = ["--data-root", str(tmp_path / root)] if root else []
 
-    status = main.main(["run", "lamm-table2", "--dry-run", "--results", str(tmp_path), "--cache", str(tmp_path / "cache")])
+    words += ["--results", str(tmp_path / "r"), "--cache", str(tmp_path / "c")]
+    status = main.main(["run", "lamm-table2", "--dry-run", *words])
 
-    said = capsys.readouterr().out
-    assert status == 0 and "132 runs, 0 finished, 132 to do" in said
-    assert "images to encode: 5,392,096 once for all methods" in said and "disk: about 11.04 GB of features" in said
-    assert not list(tmp_path.iterdir())
+    told = capsys.readouterr().err
+    assert status == 2 and told.count("\n") == 1
+    assert told.startswith("lamm-cl: ImageNet: no folder " if root else "lamm-cl: ImageNet needs --data-root")
+    assert not (tmp_path / "r").exists()
 
 
 # --- lamm-cl data -------------------------------------------------------------------------------------------------------

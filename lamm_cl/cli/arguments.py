@@ -38,6 +38,13 @@ def shots(text: str) -> int | str:
     return "full" if text == "full" else positive(text)
 
 
+def place(text: str) -> tuple[str, str]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise argparse.ArgumentTypeError(f"expected NAME=PATH, got {text!r}")
+    return name, path
+
+
 def add_data_root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-root", type=Path, metavar="DIR", help="folder of the datasets (default: $LAMM_CL_DATA)")
 

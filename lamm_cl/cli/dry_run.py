@@ -5,17 +5,16 @@ from typing import TYPE_CHECKING
 
 from lamm_cl.cli import arguments
 from lamm_cl.cli.screen import duration, say
-from lamm_cl.errors import UserError
 
 if TYPE_CHECKING:
-    from lamm_cl.sweeping.estimate import Sizes
+    from lamm_cl.cli.datasets import Datasets
     from lamm_cl.sweeping.plan import Run
 
 
-def tell(runs: "list[Run]", todo: "list[Run]", args: argparse.Namespace) -> int:
+def tell(runs: "list[Run]", todo: "list[Run]", args: argparse.Namespace, datasets: "Datasets") -> int:
     _print_plan(runs, todo)
     if todo:
-        _print_estimate(todo, args)
+        _print_estimate(todo, args, datasets)
     return 0
 
 
@@ -27,19 +26,20 @@ def _print_plan(runs: "list[Run]", todo: "list[Run]") -> None:
         say(f"  {'to do   ' if run in todo else 'finished'}  {run}  ->  {run.folder}")
 
 
-def _print_estimate(todo: "list[Run]", args: argparse.Namespace) -> None:
+def _print_estimate(todo: "list[Run]", args: argparse.Namespace, datasets: "Datasets") -> None:
     """Images, time and disk, from a speed measured now on random weights of the scenario's architecture."""
     from lamm_cl.bench.speed import speed
     from lamm_cl.config.schema import FEATURES, HUB
     from lamm_cl.learner.build import find
-    from lamm_cl.sweeping.estimate import work
+    from lamm_cl.sweeping.estimate import Sizes, work
     from lamm_cl.towers.devices import device
 
     scenario = todo[0].scenario
     if scenario.backbone.architecture == FEATURES:
         say("images to encode: none, the data are features")
         return
-    sizes = {name: _sizes(name, scenario.train_on, args) for name in dict.fromkeys(run.dataset for run in todo)}
+    here = {run.dataset: datasets(run.dataset) for run in todo}
+    sizes = {name: Sizes(len(data.classes), len(data.train), len(data.test)) for name, data in here.items()}
     needed = work(todo, sizes, lambda card: find(card.context.use, card.key))
     say(f"images to encode: {needed.encoded:,} once for all methods; {needed.prompted:,} passes of images with prompts")
     backbone = scenario.backbone
@@ -59,22 +59,3 @@ def _print_estimate(todo: "list[Run]", args: argparse.Namespace) -> None:
     )
     stored = {"fp32": 4, "fp16": 2}[backbone.features]
     say(f"disk: about {needed.encoded * measured.D * stored / 1e9:.2f} GB of features in {arguments.cache(args) / 'features'}")
-
-
-def _sizes(name: str, train_on: str | None, args: argparse.Namespace) -> "Sizes":
-    """Of the dataset as it lies there, else as published."""
-    from lamm_cl.data import catalogue
-    from lamm_cl.data.dataset import learned_from
-    from lamm_cl.sweeping.estimate import Sizes
-
-    published = {info.name: info for info in catalogue.names()}
-    try:
-        dataset = catalogue.load(name, arguments.data_root(args), arguments.cache(args))
-        if train_on:
-            dataset = learned_from(dataset, catalogue.load(train_on, arguments.data_root(args), arguments.cache(args)))
-        return Sizes(len(dataset.classes), len(dataset.train), len(dataset.test))
-    except UserError:
-        if (info := published.get(catalogue.canonical(name))) is None:
-            raise
-        source = published.get(catalogue.canonical(train_on or name), info)
-        return Sizes(info.classes, source.train, info.test)

@@ -192,6 +192,8 @@ def _add_verify(commands: argparse._SubParsersAction) -> None:
     text = "else N random runs; 0: none (default: 1)"
     verify.add_argument("--recompute", type=arguments.number, default=1, metavar="N", help=text)
     arguments.add_data_root(verify)
+    text = "where one's own data lie now (default: as the record says); give it again for several"
+    verify.add_argument("--data", action="append", default=[], type=arguments.place, metavar="NAME=PATH", help=text)
     arguments.add_cache(verify)
     arguments.add_device(verify)
     verify.set_defaults(command=_verify)
@@ -210,7 +212,7 @@ def _verify(args: argparse.Namespace) -> int:
     settings = Settings(arguments.data_root(args), arguments.cache(args), args.device, jobs=1)
     for name in chosen:
         say(f"{plain(name)}: doing it again")
-        differs = verify.recompute(finished[name], settings, lambda event: None, doors.train)
+        differs = verify.recompute(finished[name], settings, lambda event: None, doors.train, dict(args.data))
         say(f"{plain(name)}: {f'differs: {plain(differs)}' if differs else 'the same counts and the same learned tensors'}")
         found += [differs] if differs else []
     return 1 if found else 0

@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lamm_cl.cli import arguments, dry_run
+from lamm_cl.cli.datasets import Datasets
 from lamm_cl.cli.progress import Bars, Lines
 from lamm_cl.cli.screen import complain, console, say
 from lamm_cl.errors import UserError
 
 if TYPE_CHECKING:
     from lamm_cl.config.schema import Scenario
+    from lamm_cl.data.dataset import Dataset
     from lamm_cl.sweeping.execute import Event, Settings
     from lamm_cl.sweeping.plan import Run
+    from lamm_cl.sweeping.same import Made
 
 LOGS = ("csv", "tensorboard", "wandb")
 
@@ -58,6 +61,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     )
     text = "also where records.csv has counts whose records are gone, which are lost then"
     run.add_argument("--replace", action="store_true", help=text)
+    text = "keep finished runs though the file of their method changed since"
+    run.add_argument("--other-code", action="store_true", help=text)
     run.add_argument("--dry-run", action="store_true", help="print what would be done, write nothing")
     text = "also write training curves, to logs/ in each run's folder; wandb: offline"
     run.add_argument("--log", **many, choices=LOGS, help=text)
@@ -69,7 +74,7 @@ def _run(args: argparse.Namespace) -> int:
     from lamm_cl.cli import doors
     from lamm_cl.extras import check_logs
     from lamm_cl.sweeping.execute import Settings
-    from lamm_cl.sweeping.plan import unfinished
+    from lamm_cl.sweeping.plan import made
     from lamm_cl.sweeping.publish import check_kept, tidy
 
     runs = _planned(args)
@@ -81,21 +86,26 @@ def _run(args: argparse.Namespace) -> int:
         page.check_installed()  # told now, not after hours
     if args.log:
         check_logs(args.log)
-    todo = unfinished(runs)
+    done = made(runs)
+    todo = [run for run in runs if run.folder not in done]
     check_kept(runs, args.replace)
+    datasets = Datasets(runs[0].scenario.train_on, arguments.data_root(args), arguments.cache(args))
+    _check_same(runs, done, datasets, args)
+    _check_data(todo, datasets)
     if args.dry_run:
-        return dry_run.tell(runs, todo, args)
+        return dry_run.tell(runs, todo, args, datasets)
     tidy([run for run in runs if run not in todo], doors.derived)
     if not todo:
         say(f"nothing to do: all {len(runs)} runs are finished")
         fresh = _derived_is_fresh(folder) and (not args.report or _is_newer(folder / "report.html", folder))
         return 0 if fresh else _derive(runs[0].scenario, folder, args.report)
+    for name in dict.fromkeys(run.dataset for run in todo):
+        datasets(name).fingerprint  # noqa: B018  its images are read here once, and not by every worker
     jobs = min(args.jobs, len(todo))
     wanted = tuple(dict.fromkeys(args.log))
     settings = Settings(
         arguments.data_root(args), arguments.cache(args), args.device, jobs, args.save_every, args.checkpoint_activations, wanted
     )
-    _check_data(todo, settings)
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here or in a worker; see towers/devices.py
     failures, finished = _execute(todo, len(runs), settings)
     if not finished and all(event.mistake for event in failures):
@@ -131,17 +141,14 @@ def _check_writable(folder: Path) -> None:
         raise UserError(f"{nearest}: no permission to write; choose another --results folder")
 
 
-def _check_data(runs: "list[Run]", settings: "Settings") -> None:
+def _check_data(runs: "list[Run]", datasets: "Datasets") -> None:
     """Load each dataset once before anything is written: what is missing is told now; generated images are cached."""
-    from lamm_cl.data import catalogue, fewshot
-    from lamm_cl.data.dataset import learned_from
+    from lamm_cl.data import fewshot
     from lamm_cl.data.features import check_backbone
 
     for name in dict.fromkeys(run.dataset for run in runs):
         say(f"preparing {name}")
-        dataset = catalogue.load(name, settings.data_root, settings.cache)
-        if train_on := runs[0].scenario.train_on:
-            dataset = learned_from(dataset, catalogue.load(train_on, settings.data_root, settings.cache))
+        dataset = datasets(name)
         check_backbone(dataset, runs[0].scenario.backbone.architecture)
         if not len(dataset.train):
             others = "learn its classes from another dataset, with train_on in the scenario, as in lamm-table1"
@@ -150,6 +157,27 @@ def _check_data(runs: "list[Run]", settings: "Settings") -> None:
         for note in (*dataset.notes, *(fewshot.too_few(dataset.train.labels, dataset.classes, k) for k in sorted(shots))):
             if note:
                 say(f"  note: {note}")
+
+
+def _check_same(runs: "list[Run]", done: "Made", datasets: "Datasets", args: argparse.Namespace) -> None:
+    """What finished runs were made with, against what is here now."""
+    from lamm_cl.data import catalogue
+    from lamm_cl.sweeping import same
+
+    todo = {run.dataset for run in runs if run.folder not in done}
+
+    def load(name: str) -> "Dataset | None":
+        if not catalogue.is_embedded(name):
+            say(f"comparing {name} with what its finished runs saw")  # of very many images that takes a while
+        try:
+            return datasets(name)
+        except UserError:
+            if name in todo:
+                raise
+            return None  # finished on another machine, perhaps
+
+    for note in same.check(runs, done, load, arguments.cache(args), other_code=args.other_code):
+        say(f"note: {note}")
 
 
 def _execute(todo: "list[Run]", planned: int, settings: "Settings") -> "tuple[list[Event], int]":

@@ -107,6 +107,11 @@ def info(name: str) -> DatasetInfo | None:
     return next((info for info in INFOS if plain and plain in (_plain(info.name), _plain(info.folder))), None)
 
 
+def is_embedded(name: str) -> bool:
+    known = info(name)
+    return known is not None and known.embedded
+
+
 def _plain(name: str) -> str:
     return re.sub("[-_ ]", "", name.casefold())
 

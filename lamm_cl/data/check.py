@@ -74,14 +74,15 @@ def _counts(dataset: Dataset, known: DatasetInfo | None) -> list[Finding]:
         numbers = f"{here[0]:,} classes, {here[1]:,} training{val} and {here[2]:,} test"
         texts = f"texts {dataset.features.text}" if dataset.features.text else "no texts"
         return [Finding(dataset.name, "ok", f"{numbers} {dataset.kind}; {texts}; classes {listed(dataset.classes)}")]
+    said = f"; prompts say {listed(dataset.classes)}"
     if known is None:
-        return [Finding(dataset.name, "ok", text)]
+        return [Finding(dataset.name, "ok", text + said)]
     published = (known.classes, known.train, known.test)
     if here == published:
-        return [Finding(dataset.name, "ok", f"{text}, as published")]
+        return [Finding(dataset.name, "ok", f"{text}, as published{said}")]
     differs = "{:,} classes, {:,} train and {:,} test".format(*published)
     fix = "unpack the archives again if images should be there; results on this are not comparable with published ones"
-    return [Finding(dataset.name, "note", f"{text}; published: {differs}", fix)]
+    return [Finding(dataset.name, "note", f"{text}; published: {differs}{said}", fix)]
 
 
 def _note(dataset: Dataset, note: str, known: DatasetInfo | None, data_root: Path | None) -> Finding:

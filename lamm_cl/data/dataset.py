@@ -3,8 +3,9 @@
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, TypeVar
 from unicodedata import category, normalize
@@ -12,8 +13,10 @@ from unicodedata import category, normalize
 import numpy as np
 from numpy.typing import NDArray
 
+from lamm_cl.data import hashes
 from lamm_cl.errors import UserError
 
+BYTES = "bytes:"  # how the fingerprint of image files begins; those of earlier versions were over names and sizes
 TEMPLATE = "a photo of a {}."
 
 
@@ -59,9 +62,10 @@ class FeatureFile:
 class Dataset:
     """Class names in label order, as shown to people; `train` is empty for datasets that only test.
 
-    `fingerprint` is a SHA-256 over the names, the labels and the images (path and size of files, bytes of arrays);
+    `identity` is the fingerprint, or how to find it: of files every byte is read, so not before it is asked for;
     `notes` say what a reader of the results should know, for instance that there was no published split;
-    `train_fingerprint` is that of the dataset that the training images are from, if it is another.
+    `train_identity` is that of the dataset that the training images are from, if it is another;
+    `names_and_sizes` is what the fingerprint of image files was in earlier versions: it only recognises their records.
     """
 
     name: str
@@ -69,9 +73,10 @@ class Dataset:
     train: Split
     test: Split
     template: str
-    fingerprint: str
+    identity: str | Callable[[], str]
     notes: tuple[str, ...] = ()
-    train_fingerprint: str = ""
+    train_identity: str | Callable[[], str] = ""
+    names_and_sizes: str = ""
     val: Split | None = None  # for choosing among settings; None: the publisher gives none
     features: FeatureFile | None = None  # of a dataset of features, whose splits hold them in place of images
     text: NDArray[np.floating] | None = None  # (C, D) features of the classes' texts, where the file has them
@@ -80,6 +85,21 @@ class Dataset:
     def kind(self) -> str:
         """What its samples are: images, or features of so many numbers."""
         return f"features of {self.test.images.shape[1]} numbers" if self.features else "images"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over class names, labels and the content of the images: neither their names nor their place."""
+        return self.identity if isinstance(self.identity, str) else self.identity()
+
+    @cached_property
+    def train_fingerprint(self) -> str:
+        """Of the dataset that the training images are from."""
+        told = self.train_identity
+        return (told if isinstance(told, str) else told()) or self.fingerprint
+
+    def recognises(self, fingerprint: str) -> bool:
+        """Whether a record's fingerprint is this dataset's, as far as its version could tell."""
+        return fingerprint == (self.fingerprint if fingerprint.startswith(BYTES) else self.names_and_sizes or self.fingerprint)
 
 
 class ImageFile(NamedTuple):
@@ -111,10 +131,11 @@ def assemble(
     template: str = TEMPLATE,
     notes: Iterable[str] = (),
     twice: frozenset[str] = frozenset(),
+    cache: Path | None = None,
 ) -> Dataset:
     """A Dataset of files below `folder`. UserError for class names that become one, or a class without images.
 
-    `twice` are the class names that the publisher himself gave to two classes.
+    `cache` remembers what the files hold; `twice` are the class names that the publisher himself gave to two classes.
     """
     shown = clean(classes, where=f"{name} ({folder})", twice=twice)
     notes = list(notes)
@@ -130,8 +151,13 @@ def assemble(
         for images in (train, test)
     ]
     identities = "".join(f"{image.path}\0{image.size}\n" for images in (train, test) for image in images)
-    fingerprint = fingerprint_of(shown, splits, [os.fsencode(identities)])
-    return Dataset(name, shown, *splits, template, fingerprint, tuple(notes))
+    names_and_sizes = fingerprint_of(shown, splits, [os.fsencode(identities)])
+
+    def identity() -> str:
+        digests = hashes.of_files(folder, [*splits[0].images.names, *splits[1].images.names], cache, name)
+        return BYTES + fingerprint_of(shown, splits, [digests.tobytes()])
+
+    return Dataset(name, shown, *splits, template, identity, tuple(notes), names_and_sizes=names_and_sizes)
 
 
 def learned_from(dataset: Dataset, source: Dataset) -> Dataset:
@@ -145,17 +171,28 @@ def learned_from(dataset: Dataset, source: Dataset) -> Dataset:
     if dataset.kind != source.kind:
         raise UserError(f"{dataset.name} ({dataset.kind}) cannot be learned from {source.name} ({source.kind})")
     note = f"learned from the training images of {source.name}"
-    fingerprint = hashlib.sha256(f"{dataset.fingerprint} {source.fingerprint}".encode()).hexdigest()
-    train, origin = source.train, source.fingerprint
+
+    def identity() -> str:
+        both = (dataset.fingerprint, source.fingerprint)
+        return (BYTES if any(each.startswith(BYTES) for each in both) else "") + _joined(*both)
+
+    train, origin = source.train, lambda: source.fingerprint
     if dataset.classes != source.classes:
         label_of = {name: label for label, name in enumerate(dataset.classes)}
         labels = np.array([label_of.get(name, -1) for name in source.classes], np.int64)[source.train.labels]
         mine = np.flatnonzero(labels >= 0)
         images = source.train.images
         some = Files(images.folder, [images.names[i] for i in mine]) if isinstance(images, Files) else images[mine]
-        train, origin = Split(some, labels[mine]), fingerprint
+        train, origin = Split(some, labels[mine]), identity
+    old = ""
+    if dataset.names_and_sizes or source.names_and_sizes:
+        old = _joined(*(each.names_and_sizes or each.fingerprint for each in (dataset, source)))
     notes = (*dataset.notes, note, *source.notes)
-    return replace(dataset, train=train, fingerprint=fingerprint, train_fingerprint=origin, notes=notes)
+    return replace(dataset, train=train, identity=identity, train_identity=origin, names_and_sizes=old, notes=notes)
+
+
+def _joined(one: str, other: str) -> str:
+    return hashlib.sha256(f"{one} {other}".encode()).hexdigest()
 
 
 def fingerprint_of(classes: Sequence[str], splits: Iterable[Split], images: Iterable[bytes]) -> str:

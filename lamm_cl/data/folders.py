@@ -19,51 +19,65 @@ class ClassFolders(NamedTuple):
     folder: Path
     images: Listing
     others: int  # files that are no images by their extension
+    nested: int = 0  # folders inside class folders
+    beside: int = 0  # images beside the class folders
 
     @property
     def notes(self) -> list[str]:
-        return [f"{self.others} files in {self.folder.name}/ are no images by their extension"] if self.others else []
+        """What lies there and is left out."""
+        name = f"{self.folder.name}/"
+        left_out = {
+            f"{self.others} files in {name} are no images by their extension": self.others,
+            f"{self.nested} folders inside class folders of {name} are left out with all that is in them": self.nested,
+            f"{self.beside} images beside the class folders of {name} are left out": self.beside,
+        }
+        return [note for note, number in left_out.items() if number]
 
 
 def class_folders(folder: Path, cache: Path | None) -> ClassFolders:
-    """The class folders below `folder` with their images; hidden files and files beside the class folders are ignored.
+    """The class folders below `folder` with their images; hidden files are ignored.
 
     Sorted, because the order in which a file system lists its files, which CoOp takes, is no property of a dataset.
-    A large listing is kept in `cache`, for as long as no class folder is modified. (A file overwritten in place does
-    not modify its folder: its old size then stays in the fingerprint.)
+    A large listing is kept in `cache`, for as long as no class folder is modified.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; class folders with images are expected there")
-    modified = {
-        entry.name: entry.stat().st_mtime_ns
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name)
-        if not entry.name.startswith(".") and entry.is_dir()
-    }
+    entries = [entry for entry in sorted(os.scandir(folder), key=lambda entry: entry.name) if not entry.name.startswith(".")]
+    modified = {entry.name: entry.stat().st_mtime_ns for entry in entries if entry.is_dir()}
+    beside = sum(_is_image(entry) and entry.name not in modified for entry in entries)
     if not modified:
         raise UserError(f"{folder}: holds no folders; one folder of images per class is expected")
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()
     kept = None if cache is None else cache / "listings" / f"{name}.json"
     if kept is not None and (known := _kept(kept, modified)):
-        return ClassFolders(folder, *known)
-    images, others = {}, 0
+        return ClassFolders(folder, *known, beside)
+    images, others, nested = {}, 0, 0
     for name in modified:
-        found = [entry for entry in os.scandir(folder / name) if not entry.name.startswith(".") and not entry.is_dir()]
-        pictures = [entry for entry in found if os.path.splitext(entry.name)[1].lower() in EXTENSIONS]
+        seen = [entry for entry in os.scandir(folder / name) if not entry.name.startswith(".")]
+        found = [entry for entry in seen if not entry.is_dir()]
+        pictures = [entry for entry in found if _is_image(entry)]
         images[name] = sorted((entry.name, _size(entry)) for entry in pictures)
         others += len(found) - len(pictures)
+        nested += len(seen) - len(found)
     if kept is not None and sum(map(len, images.values())) >= WORTH_CACHING:
-        write_atomic(kept, json.dumps({"modified": modified, "images": images, "others": others}))
-    return ClassFolders(folder, images, others)
+        content = {"modified": modified, "images": images, "others": others, "nested": nested}
+        write_atomic(kept, json.dumps(content))
+    return ClassFolders(folder, images, others, nested, beside)
 
 
-def _kept(path: Path, modified: dict[str, int]) -> tuple[Listing, int] | None:
+def _is_image(entry: os.DirEntry) -> bool:
+    return os.path.splitext(entry.name)[1].lower() in EXTENSIONS
+
+
+def _kept(path: Path, modified: dict[str, int]) -> tuple[Listing, int, int] | None:
     try:
         known = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, ValueError):
         return None
-    if known["modified"] != modified:
+    if known["modified"] != modified or "nested" not in known:  # versions before it did not count them
         return None
-    return {name: [tuple(image) for image in images] for name, images in known["images"].items()}, known["others"]
+    images = {name: [tuple(image) for image in images] for name, images in known["images"].items()}
+    return images, known["others"], known["nested"]
 
 
 def _size(entry: os.DirEntry) -> int:

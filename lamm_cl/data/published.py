@@ -42,7 +42,7 @@ class Listed:
         within = (data_root, folder / self.images)
         measured = [measure(entries, folder, within=within, where=where) for entries in (train, test)]
         classes = class_names(train + test, where=where)
-        return assemble(name, classes, folder, *measured, template=self.template, notes=notes)
+        return assemble(name, classes, folder, *measured, template=self.template, notes=notes, cache=cache)
 
     def _build(self, name: str, folder: Path) -> Lists:
         try:
@@ -87,7 +87,7 @@ class Foldered:
             for part, found in ((self.train, train), (self.test, test))
         ]
         classes = [names[key] for key in keys]
-        return assemble(name, classes, folder, *images, notes=train.notes + test.notes, twice=TWICE)
+        return assemble(name, classes, folder, *images, notes=train.notes + test.notes, twice=TWICE, cache=cache)
 
 
 def classnames(folder: Path, data_root: Path) -> dict[str, str]:

@@ -187,9 +187,10 @@ def _check_alike(path: Path, first: Sequence[Runs], other_path: Path, other: Seq
         if a.backbone.hash != b.backbone.hash:
             raise differ("backbone", *(f"{r.backbone.architecture}:{r.backbone.weights}" for r in (a, b)))
         for dataset in shared:
-            a, b = (_any(runs, [dataset]).dataset for runs in (one, two))
-            for field in ("fingerprint", "experiences"):
-                if getattr(a, field) != getattr(b, field):
+            a, b = (_any(runs, [dataset]) for runs in (one, two))
+            same_images, a, b = a.same_images(b), a.dataset, b.dataset
+            for field, same in (("fingerprint", same_images), ("experiences", a.experiences == b.experiences)):
+                if not same:
                     raise differ(f"{dataset}: {field} of the test images", getattr(a, field), getattr(b, field))
             if sum(a.test_images) != sum(b.test_images):
                 raise differ(f"{dataset}: test_images", sum(a.test_images), sum(b.test_images))

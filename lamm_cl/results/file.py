@@ -13,6 +13,8 @@ from lamm_cl.errors import UserError, did_you_mean
 from lamm_cl.files import write_atomic
 from lamm_cl.results.record import FORMAT, LABEL_SPACES, LARGEST, WORK, Count, DatasetFacts, Record
 
+HOLDING = {dict: " of objects", str: " of texts"}
+
 
 def write_record(record: Record, folder: Path) -> Path:
     """Write folder/record.json in one step; the same record gives the same bytes."""
@@ -95,7 +97,7 @@ def _as_json(value: object) -> str:
 @cache
 def _fields(kind: type) -> tuple[dict[str, type], list[str]]:
     """Of a dataclass: name -> type, and the names without a default."""
-    return get_type_hints(kind), [field.name for field in fields(kind) if field.default is MISSING]
+    return get_type_hints(kind), [each.name for each in fields(kind) if each.default is each.default_factory is MISSING]
 
 
 @cache
@@ -160,12 +162,13 @@ def _check(record: Record) -> None:
         if not isinstance(listed, list) or any(type(each) is not kind for each in listed):
             raise ValueError(f"scenario.{key}: expected a list, found {short(listed)}")
     for where, facts, kind in (
+        ("code", record.code, str),
         ("scenario.overrides", record.scenario.get("overrides", {}), dict),
         ("card.published", record.card.get("published", {}), dict),
         ("card.provenance", record.card.get("provenance", {}), object),
     ):
         if not isinstance(facts, dict) or not all(isinstance(each, kind) for each in facts.values()):
-            raise ValueError(f"{where}: expected an object{' of objects' if kind is dict else ''}, found {short(facts)}")
+            raise ValueError(f"{where}: expected an object{HOLDING.get(kind, '')}, found {short(facts)}")
     if not isinstance(record.card.get("departures", []), list):
         raise ValueError(f"card.departures: expected a list, found {short(record.card['departures'])}")
     if not T or sum(data.experiences) != len(data.classes) or len(data.test_images) != T:

@@ -4,7 +4,7 @@ Experiences are numbered from 1; trained = 0 is the untrained method. An image i
 experience (label space `own`) or against all classes learned so far (`joint`; undefined for those not yet learned).
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +16,9 @@ LABEL_SPACES = ("own", "joint")
 BOUNDS = ("joint",)
 WORK = ("images encoded", "prompts forward", "prompts backward", "multiply-adds")
 LARGEST = 2**53  # beyond it a float no longer holds every whole number
+OF_BYTES = "bytes:"  # fingerprints of image files by their content begin so; those of earlier versions had names and sizes
+# What may differ when a run is repeated: where its data and weights lay, words about them, and how its code was written.
+NO_OUTCOME = {"measured": (), "code": (), "backbone": ("file",), "dataset": ("named", "images", "names_and_sizes", "notes")}
 
 
 def bound_of(method: str) -> tuple[str, str]:
@@ -46,6 +49,7 @@ class BackboneFacts:
     hash: str
     precision: str  # in which the frozen towers compute
     activation: str = ""  # QuickGELU or GELU
+    file: str = ""  # sha256 of the weights' file, where it is known by its path
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,9 @@ class DatasetFacts:
     chosen: tuple[tuple[int, ...], ...]  # per experience, the ids of the training images
     notes: tuple[str, ...]
     features: FeatureFacts | None = None  # where the images came as features
+    named: str = ""  # how the scenario or the command named it: a name, or the path of one's own
+    images: tuple[int, ...] = ()  # in train and in test, all that lay there
+    names_and_sizes: str = ""  # the fingerprint that earlier versions would have written
 
 
 @dataclass(frozen=True)
@@ -130,10 +137,14 @@ class Record:
     model: ModelFacts
     measured: Measured
     files: dict
+    code: dict = field(default_factory=dict)  # file -> hash, of the method and of what decides numbers
 
     def facts(self) -> dict:
-        """Everything that must be the same when the run is repeated: all but `measured`."""
-        return {name: part for name, part in asdict(self).items() if name != "measured"}
+        """Everything that must be the same when the run is repeated: all but `NO_OUTCOME`."""
+        facts = {name: part for name, part in asdict(self).items() if NO_OUTCOME.get(name) != ()}
+        for part in facts.keys() & NO_OUTCOME:
+            facts[part] = {name: value for name, value in facts[part].items() if name not in NO_OUTCOME[part]}
+        return facts
 
     def accuracy(self, label_space: str) -> np.ndarray:
         """R, (T+1, T) in %: row i after i experiences, column j-1 the test images of experience j; NaN is undefined."""
@@ -176,6 +187,13 @@ class Record:
         for matrix in matrices.values():
             matrix.flags.writeable = False
         return matrices
+
+    def same_images(self, other: "Record") -> bool:
+        """Whether the images are those of another record, as far as the older of the two could tell."""
+        one, two = self.dataset, other.dataset
+        if one.fingerprint.startswith(OF_BYTES) == two.fingerprint.startswith(OF_BYTES):
+            return one.fingerprint == two.fingerprint
+        return (one.names_and_sizes or one.fingerprint) == (two.names_and_sizes or two.fingerprint)
 
     def __str__(self) -> str:
         run = self.run

@@ -5,15 +5,16 @@
     results/<scenario>/records.csv                                               the counts of all records, one a row
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
 
 from lamm_cl.errors import UserError
-from lamm_cl.results.record import LABEL_SPACES, Record, bound_of, by_size
+from lamm_cl.results.record import LABEL_SPACES, OF_BYTES, Record, bound_of, by_size
 from lamm_cl.results.stored import loaded, nothing_in
 
 
@@ -93,7 +94,8 @@ class Runs:
     def missing(self) -> list[str]:
         """What the scenario promises and no record holds, one sentence a piece."""
         listed = next(iter(next(iter(self.records.values())).values())).scenario
-        absent = [x for x in listed.get("datasets", ()) if x not in self.datasets]
+        records = [r for by_seed in self.records.values() for r in by_seed.values()]
+        absent = [x for x in listed.get("datasets", ()) if _kept(x, records) not in self.datasets]
         absent += [x for x in listed.get("methods", ()) if x not in self.methods]
         gaps: dict = {}  # seeds -> dataset -> methods
         for d in self.datasets:
@@ -152,14 +154,29 @@ def _of_a_kind(records: list[Record]) -> Runs:
     for record in records:
         cells.setdefault((record.run.dataset, record.run.method), {})[record.run.seed] = record
     scenario = records[0].scenario
+    datasets = [_kept(name, records) for name in scenario.get("datasets", ())]
     return Runs(
         records[0].run.scenario,
         records[0].run.shots,
-        _in_order({dataset for dataset, _ in cells}, scenario.get("datasets", ())),
+        _in_order({dataset for dataset, _ in cells}, datasets),
         _in_order({method for _, method in cells}, scenario.get("methods", ())),
         tuple(sorted({s for r in records for s in (r.run.seed, *r.scenario.get("seeds", ()))})),
         cells,
     )
+
+
+def _kept(name: str, records: Sequence[Record]) -> str:
+    """What records call the dataset that a scenario lists by a path, or in another spelling; the name, if none has it."""
+    called = {record.dataset.named: record.run.dataset for record in records}
+    path = PurePath(name)
+    last = path.stem if path.suffix in (".json", ".csv", ".npz") else path.name
+    spelled = {_plain(record.run.dataset): record.run.dataset for record in records}
+    return called.get(name) or spelled.get(_plain(last), name)
+
+
+def _plain(name: str) -> str:
+    """Case and hyphens do not tell datasets apart."""
+    return re.sub("[-_ ]", "", name.casefold())
 
 
 def _in_order(found: set[str], listed: Sequence[str]) -> tuple[str, ...]:
@@ -170,7 +187,6 @@ def _check_comparable(results: Path, records: list[Record]) -> None:
     """Averaging over runs of different things would be silent nonsense: name the first field that differs."""
     rules = [  # what must agree, among runs with the same ...
         ("backbone hash", lambda r: r.backbone.hash, lambda r: ()),
-        ("dataset fingerprint", lambda r: r.dataset.fingerprint, lambda r: (r.run.dataset,)),
         ("class order", lambda r: r.dataset.order, lambda r: (r.run.dataset,)),
         ("experiences", lambda r: r.dataset.experiences, lambda r: (r.run.dataset, r.bound)),
         ("card hash", lambda r: r.card.get("hash"), lambda r: (r.run.dataset, r.run.method)),
@@ -180,4 +196,15 @@ def _check_comparable(results: Path, records: list[Record]) -> None:
         for record in records:
             other = first.setdefault(group(record), record)
             if value(record) != value(other):
-                raise UserError(f"{results}: '{record}' and '{other}' differ in {name}; they cannot share a table")
+                raise _unlike(results, record, other, name)
+    seen: dict[tuple[str, bool], Record] = {}  # the first of each dataset with a fingerprint of either kind
+    for record in records:
+        data = record.run.dataset
+        seen.setdefault((data, record.dataset.fingerprint.startswith(OF_BYTES)), record)
+        for other in (seen.get((data, kind), record) for kind in (True, False)):
+            if not record.same_images(other):
+                raise _unlike(results, record, other, "dataset fingerprint")
+
+
+def _unlike(results: Path, one: Record, other: Record, field: str) -> UserError:
+    return UserError(f"{results}: '{one}' and '{other}' differ in {field}; they cannot share a table")

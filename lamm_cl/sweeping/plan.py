@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lamm_cl import yaml_facts
+from lamm_cl.config import pieces
 from lamm_cl.config.cards import card_for
 from lamm_cl.config.identity import content_hash, difference, from_record, identity
 from lamm_cl.config.schema import Card, Scenario
 from lamm_cl.data import catalogue
 from lamm_cl.errors import UserError
 from lamm_cl.results.file import read_record
-from lamm_cl.results.record import bound_of
+from lamm_cl.results.record import Record, bound_of
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,13 @@ def plan(
     """All runs of a scenario, below results/<scenario>, in its order, bounds last; a list that is not empty replaces its own.
 
     What a card without training and head would do with all classes at once, it does in any stream: it has no bounds.
+    Raises UserError for an option that a piece of a card does not have: now, and not when its turn comes.
     """
     root = results / scenario.name / "runs"
     folders = _folders(datasets or scenario.datasets)
     cards = {method: card_for(scenario, method) for method in methods or scenario.methods}
+    for card in cards.values():
+        pieces.check(card)
     learning = [method for method, card in cards.items() if card.training or card.head]
     cards |= {f"{method}@{bound}": cards[method] for bound in scenario.bounds for method in learning}
     return [
@@ -93,11 +97,18 @@ def plan(
     ]
 
 
-def unfinished(runs: Sequence[Run]) -> list[Run]:
-    """The runs without a record. Raises UserError where a record is of another scenario or card than the run."""
+def made(runs: Sequence[Run]) -> dict[Path, Record]:
+    """Folder -> record of the finished runs. Raises UserError where a record is of another scenario or card than the run."""
     for folder in dict.fromkeys(run.folder.parents[3] for run in runs):
         check_folder(folder, runs[0].scenario)
-    return [run for run in runs if not finished(run)]
+    records = ((run.folder, _record(run)) for run in runs)
+    return {folder: record for folder, record in records if record}
+
+
+def unfinished(runs: Sequence[Run]) -> list[Run]:
+    """The runs without a record. Raises UserError as `made`."""
+    done = made(runs)
+    return [run for run in runs if run.folder not in done]
 
 
 def _folders(datasets: Sequence[str]) -> dict[str, str]:
@@ -123,9 +134,13 @@ def check_folder(folder: Path, scenario: Scenario) -> None:
 
 
 def finished(run: Run) -> bool:
+    return _record(run) is not None
+
+
+def _record(run: Run) -> Record | None:
     path = run.folder / "record.json"
     if not path.exists():
-        return False
+        return None
     try:
         record = read_record(path)
     except UserError as error:
@@ -135,4 +150,4 @@ def finished(run: Run) -> bool:
             theirs = from_record(type(new), old, f"{path}: {kind}")
             differs = difference(identity(theirs), identity(new)) or "hash: another version of lamm-cl"
             raise UserError(f"{path}: made with another {kind} ({differs}); choose another --results folder")
-    return True
+    return record

@@ -2,9 +2,10 @@
 
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 from lamm_cl import yaml_facts
 from lamm_cl.config.identity import content_hash, difference, from_record, identity
@@ -46,9 +47,12 @@ def choose(results: Path, named: Sequence[str], number: int) -> list[str]:
     return list(named) or random.sample(list(known), min(number, len(known)))
 
 
-def recompute(one: Stored, settings: Settings, tell: Callable[[Event], None], train: Train) -> str:
-    """Do a finished run again, elsewhere -> the first fact that differs, "" if none does; a damaged record is not
-    done again, and what is wrong with it comes back.
+def recompute(one: Stored, settings: Settings, tell: Callable[[Event], None], train: Train,
+              places: Mapping[str, str] = MappingProxyType({})) -> str:  # fmt: skip
+    """Do a finished run again, elsewhere, from the images on: features are computed anew -> the first fact that differs, "" if
+    none does; a damaged record is not done again, and what is wrong with it comes back.
+
+    places: dataset -> where it lies now, else one's own data are looked for where the record says.
 
     Raises UserError if the run cannot be done here.
     """
@@ -62,19 +66,46 @@ def recompute(one: Stored, settings: Settings, tell: Callable[[Event], None], tr
         runs = plan(
             scenario,
             Path(folder),
-            datasets=[old.run.dataset],
+            datasets=[_place(old, places, settings.data_root)],
             methods=[bound_of(old.run.method)[0]],
             shots=[old.run.shots],
             seeds=[old.run.seed],
         )
         run = next(run for run in runs if run.method == old.run.method)
-        failures = execute([replace(run, card=card)], replace(settings, jobs=1), tell, train=train, publish=lambda run: None)
+        anew = replace(settings, jobs=1, cache=_without_features(settings.cache, Path(folder) / "cache"))
+        failures = execute([replace(run, card=card)], anew, tell, train=train, publish=lambda run: None)
         if failures:
             raise UserError(f"{old}: cannot be recomputed: {failures[0].text.strip().splitlines()[-1]}")
         new = read_record(run.folder / "record.json")
+    new = replace(new, run=replace(new.run, dataset=old.run.dataset))  # a folder may be called otherwise now
+    if old.same_images(new):  # though an earlier version wrote it otherwise
+        new = replace(new, dataset=replace(new.dataset, fingerprint=old.dataset.fingerprint))
     found = difference(_facts(old), _facts(new))
     elsewhere = difference(_circumstances(old), _circumstances(new))
     return f"{found} ({elsewhere})" if found and elsewhere else found
+
+
+def _place(record: Record, places: Mapping[str, str], data_root: Path | None) -> str:
+    """How to name the dataset of a record now. UserError for one's own data that is nowhere."""
+    name, named = record.run.dataset, record.dataset.named
+    if place := places.get(name):
+        if not Path(place).expanduser().exists():
+            raise UserError(f"--data {name}={place}: no such file or folder (looked for in {Path.cwd()})")
+        return place if catalogue.is_path(place) else f"./{place}"
+    if not named or not catalogue.is_path(named) or (data_root is not None and (data_root / name).exists()):
+        return name
+    if not Path(named).expanduser().exists():
+        raise UserError(f"{record}: its data were {named}, which is not in {Path.cwd()}; say where they are: --data {name}=PATH")
+    return named
+
+
+def _without_features(cache: Path, fresh: Path) -> Path:
+    """A cache that has what the other has but its features: a run done again must not believe them."""
+    fresh.mkdir()
+    for name in ("hashes", "listings", "worlds"):
+        (cache / name).mkdir(parents=True, exist_ok=True)
+        (fresh / name).symlink_to((cache / name).resolve())
+    return fresh
 
 
 def _of_run(one: Stored) -> Iterator[str]:

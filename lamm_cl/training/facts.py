@@ -18,6 +18,7 @@ from lamm_cl.config.schema import Backbone
 from lamm_cl.data.dataset import Dataset
 from lamm_cl.files import PACKAGE
 from lamm_cl.results.record import BackboneFacts, DatasetFacts, FeatureFacts, Measured
+from lamm_cl.sweeping.same import weights_hash
 from lamm_cl.towers.clip import FrozenCLIP
 from lamm_cl.training import stream
 
@@ -34,11 +35,12 @@ class Stopwatch:
 
 def facts_of_backbone(backbone: Backbone, frozen: FrozenCLIP) -> BackboneFacts:
     return BackboneFacts(
-        backbone.architecture, backbone.weights, frozen.weights_hash, frozen.precision, frozen.activation
+        *(backbone.architecture, backbone.weights, frozen.weights_hash, frozen.precision, frozen.activation),
+        file=weights_hash(backbone, None),
     )
 
 
-def facts_of(dataset: Dataset, parts: stream.Stream) -> DatasetFacts:
+def facts_of(dataset: Dataset, parts: stream.Stream, named: str) -> DatasetFacts:
     C = len(parts.names)
     return DatasetFacts(
         fingerprint=dataset.fingerprint,
@@ -51,7 +53,16 @@ def facts_of(dataset: Dataset, parts: stream.Stream) -> DatasetFacts:
         chosen=tuple(tuple(ids.tolist()) for ids in parts.train),
         notes=dataset.notes + parts.notes,
         features=dataset.features and FeatureFacts(**asdict(dataset.features)),
+        named=named,
+        images=(len(dataset.train), len(dataset.test)),
+        names_and_sizes=dataset.names_and_sizes,
     )
+
+
+def deciders() -> dict[str, str]:
+    """What beside data and weights decides the bits of a feature: who decodes and resizes, and what this processor can do."""
+    packages = {name: version(name) for name in ("pillow", "torchvision", "open_clip_torch")}
+    return packages | {"torch": torch.__version__, "cpu": torch.backends.cpu.get_cpu_capability()}
 
 
 def measured(watch: Stopwatch, device: torch.device, images: int) -> Measured:

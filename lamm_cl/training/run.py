@@ -23,6 +23,7 @@ from lamm_cl.learner.model import Learner
 from lamm_cl.results.file import write_record
 from lamm_cl.results.record import ModelFacts, Record, RunFacts
 from lamm_cl.seeds import derive
+from lamm_cl.sweeping.code import of_card
 from lamm_cl.sweeping.plan import Progress, Run
 from lamm_cl.towers.backbones import load
 from lamm_cl.towers.clip import FrozenCLIP
@@ -30,7 +31,7 @@ from lamm_cl.towers.devices import device as resolved
 from lamm_cl.towers.devices import one_thread
 from lamm_cl.towers.features import FeaturesOnly
 from lamm_cl.training import stream
-from lamm_cl.training.facts import Stopwatch, facts_of, facts_of_backbone, measured
+from lamm_cl.training.facts import Stopwatch, deciders, facts_of, facts_of_backbone, measured
 from lamm_cl.training.keeper import Keeper
 from lamm_cl.training.logs import plugins_for
 from lamm_cl.training.loop import Loop
@@ -60,7 +61,7 @@ def facts_of_features(frozen: FrozenCLIP) -> dict:
     """What decides the frozen features of an image, beside the image."""
     return {"weights": frozen.weights_hash, "activation": frozen.activation, "precision": frozen.precision,
             "stored": frozen.stored, "preprocess": frozen.preprocess_facts, "device": frozen.device.type,
-            "torch": torch.__version__}  # fmt: skip
+            **deciders()}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ def complete(prepared: Prepared, progress: Callable[[Progress], None], *, save_e
     start = start or time.perf_counter()
     run, frozen, dataset, parts, model = prepared.run, prepared.frozen, prepared.dataset, prepared.parts, prepared.model
     T, epochs = len(parts.experiences), [length.epochs for length in prepared.lengths]
+    code = of_card(run.card)  # now, since the files may be edited meanwhile
 
     def tell(experience: int, epoch: int, stage: str = "train") -> None:
         mine = epochs[max(experience, 0)]
@@ -175,11 +177,12 @@ def complete(prepared: Prepared, progress: Callable[[Progress], None], *, save_e
         scenario=run.scenario.model_dump(mode="json") | {"hash": content_hash(run.scenario)},
         card=run.card.model_dump(mode="json") | {"hash": content_hash(run.card)},
         backbone=facts_of_backbone(run.scenario.backbone, frozen),
-        dataset=facts_of(dataset, parts),
+        dataset=facts_of(dataset, parts, run.dataset),
         counts=tuple(recorder.counts),
         model=ModelFacts(tuple(state.trainable), model.labels.k or None, model.kept_bytes(), model.scores_unseen),
         measured=measured(watch, frozen.device, trained_on + (T + 1) * len(dataset.test)),
         files={"learned.safetensors": hashlib.sha256(learned).hexdigest()},
+        code=code,
     )
     write_record(record, run.folder)
     shutil.rmtree(run.folder / "state", ignore_errors=True)

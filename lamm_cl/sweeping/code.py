@@ -1,0 +1,66 @@
+"""The code that decides the numbers of a run, by content: comments, docstrings, blank lines and the commit do not count."""
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from lamm_cl.config.schema import Card, Piece
+from lamm_cl.files import PACKAGE
+
+METHODS = "methods/"
+HOUSE = ("learner/*.py", "towers/*.py", "training/*.py", "data/fewshot.py", "data/images.py", "seeds.py")
+NO_NUMBERS = {f"training/{name}.py" for name in ("facts", "keeper", "logs", "state")}  # they watch and store
+
+
+def of_card(card: Card) -> dict[str, str]:
+    """File -> hash: the files of a card's pieces in methods/, and those of the house."""
+    return {name: of_file(name) for name in (*of_pieces(card), *_house())}
+
+
+def of_pieces(card: Card) -> list[str]:
+    """The files in methods/ that the pieces of a card are in, and those that they import from there."""
+    pieces = (getattr(card, field) for field in type(card).model_fields)
+    found: list[str] = []
+    todo = [f"{METHODS}{piece.use.partition('.')[0]}.py" for piece in pieces if isinstance(piece, Piece)]
+    for name in todo:
+        if name not in found and (PACKAGE / name).is_file():
+            found.append(name)
+            todo += _imported(name)
+    return sorted(found)
+
+
+@cache
+def of_file(name: str) -> str:
+    """16 hexadecimal digits for what a file of the package says to Python, in every version of Python the same."""
+    return hashlib.sha256(_canonical(_parsed(name)).encode()).hexdigest()[:16]
+
+
+@cache
+def _house() -> tuple[str, ...]:
+    found = (str(path.relative_to(PACKAGE)) for pattern in HOUSE for path in sorted(PACKAGE.glob(pattern)))
+    return tuple(name for name in found if name not in NO_NUMBERS and Path(name).name != "__init__.py")
+
+
+@cache
+def _parsed(name: str) -> ast.Module:
+    return ast.parse((PACKAGE / name).read_text("utf-8"))
+
+
+def _imported(name: str) -> list[str]:
+    """Files in methods/ that one of them imports from."""
+    modules = [node.module or "" for node in ast.walk(_parsed(name)) if isinstance(node, ast.ImportFrom)]
+    return [f"{METHODS}{module.split('.')[2]}.py" for module in modules if module.startswith("lamm_cl.methods.")]
+
+
+def _canonical(node: object) -> str:
+    """A syntax tree as text. Fields that are absent or empty are left out: later versions of Python add such."""
+    if isinstance(node, list):
+        return f"[{','.join(map(_canonical, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = dict(ast.iter_fields(node))
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False) is not None:
+        fields["body"] = node.body[1:]
+    told = ",".join(f"{name}={_canonical(value)}" for name, value in fields.items() if value not in (None, []))
+    return f"{type(node).__name__}({told})"
