@@ -57,7 +57,8 @@ def test_the_eight_methods_of_the_papers_have_a_card():
 def test_every_part_of_a_card_has_a_source(key):
     card = load_card(key)
     sources = " ".join(card.provenance)
-    parts = {"context": True, "labels": card.labels.options, "loss": card.loss, "training": card.training}
+    parts = {part: getattr(card, part) for part in ("context", "loss", "head", "tower", "memory", "training")}
+    parts["labels"] = card.labels and card.labels.options
     for part, is_there in parts.items():
         assert part in sources or not is_there, f"{key}: no provenance for {part}"
 
