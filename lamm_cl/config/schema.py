@@ -12,6 +12,7 @@ from pydantic import (
     Discriminator,
     Field,
     JsonValue,
+    SerializerFunctionWrapHandler,
     StringConstraints,
     Tag,
     model_serializer,
@@ -370,3 +371,12 @@ class Scenario(Facts):
     label_spaces: _set_of(Literal["own", "joint"]) = ("own", "joint")
     overrides: dict[Name, dict[str, JsonValue]] = {}
     bounds: Annotated[tuple[Literal["joint"], ...], BeforeValidator(_to_tuple)] = ()
+
+    later: ClassVar = ("bounds",)  # fields that came after the first release: written where they say something
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without later fields at their default: what a scenario that has none of them says is written as it always was."""
+        found = plain(self)
+        unsaid = [name for name in self.later if getattr(self, name) == type(self).model_fields[name].default]
+        return {name: value for name, value in found.items() if name not in unsaid}

@@ -3,7 +3,7 @@
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -80,7 +80,7 @@ def recompute(one: Stored, settings: Settings, tell: Callable[[Event], None], tr
     new = replace(new, run=replace(new.run, dataset=old.run.dataset))  # a folder may be called otherwise now
     if old.same_images(new):  # though an earlier version wrote it otherwise
         new = replace(new, dataset=replace(new.dataset, fingerprint=old.dataset.fingerprint))
-    found = difference(_facts(old), _facts(new))
+    found = difference(_facts(old), _facts(_as_far_as(old, new)))
     elsewhere = difference(_circumstances(old), _circumstances(new))
     return f"{found} ({elsewhere})" if found and elsewhere else found
 
@@ -166,6 +166,27 @@ def _facts(record: Record) -> dict:
     facts = record.facts()
     names = [f"{count.label_space}, trained {count.trained}, tested {count.tested}" for count in record.counts]
     return facts | {"counts": dict(zip(names, facts["counts"], strict=True))}
+
+
+def _as_far_as(old: Record, new: Record) -> Record:
+    """The new record without what an older version did not write: fields that came later are at their default there."""
+    parts = {}
+    for field in fields(Record):
+        theirs, ours = getattr(old, field.name), getattr(new, field.name)
+        if is_dataclass(theirs):
+            later = {each.name for each in fields(theirs) if getattr(theirs, each.name) == each.default}
+            parts[field.name] = replace(ours, **{name: getattr(theirs, name) for name in later})
+    return replace(new, **parts, scenario=_known(Scenario, old.scenario, new.scenario), card=_known(Card, old.card, new.card))
+
+
+def _known(model: type[Scenario] | type[Card], old: dict, new: dict) -> dict:
+    """The new facts without keys that the old ones lack and that are at their default, as the hash has it."""
+    defaults = {name: field.default for name, field in model.model_fields.items()}
+    return {key: value for key, value in new.items() if key in old or value != _plain(defaults.get(key))}
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _circumstances(record: Record) -> dict:
