@@ -28,6 +28,7 @@ JOINT = {  # card -> how near T experiences come to one, relative to the largest
     "simplecil": (1e-6, {}),
     "ranpac": (1e-4, {"ridges": [10.0]}),
     "acil": (1e-11, {}),
+    "linear-probe": (0.0, {}),
     "fecam": (0.0, {}),
     "fecam-class": (0.0, {}),
 }
