@@ -8,6 +8,7 @@ from lamm_cl.config.cards import card_names, load_card
 from lamm_cl.errors import UserError
 from lamm_cl.learner.build import find
 from lamm_cl.learner.closed import held_out
+from lamm_cl.learner.gaussian import Symmetric, distances, pseudo_inverse, stacked
 from lamm_cl.training import keeper
 from lamm_cl.training.state import write
 
@@ -27,6 +28,9 @@ JOINT = {  # card -> how near T experiences come to one, relative to the largest
     "simplecil": (1e-6, {}),
     "ranpac": (1e-4, {"ridges": [10.0]}),
     "acil": (1e-11, {}),
+    "linear-probe": (0.0, {}),
+    "fecam": (0.0, {}),
+    "fecam-class": (0.0, {}),
 }
 
 
@@ -119,6 +123,33 @@ def test_with_one_image_a_class_ranpacs_ridge_is_next_to_the_mean_diagonal(tmp_p
 def test_a_ridge_too_small_for_the_precision_is_told_with_the_number(tmp_path):
     with pytest.raises(UserError, match="a ridge of 1e-30 is too small for these features in torch.float32"):
         run(tmp_path, "ranpac", {"ridges": [1e-30]})
+
+
+@pytest.mark.parametrize("n", (2, 5, 40))
+@pytest.mark.parametrize("alphas", ((1.0, 0.0), (10.0, 10.0), (1.0, -0.02), (0.0, 0.0)))
+def test_a_covariance_of_few_directions_is_the_dense_one_and_so_is_its_inverse(n, alphas):
+    D, alpha1, alpha2 = 24, *alphas
+    x = torch.randn(n, D, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
+    S = torch.cov(x.T)
+    off = (S - torch.diag(S.diagonal())).sum() / (D * (D - 1))
+    dense = S + alpha1 * S.diagonal().mean() * torch.eye(D) + alpha2 * off * (1 - torch.eye(D))
+    dense = dense / dense.diagonal().sqrt().outer(dense.diagonal().sqrt())
+
+    metric = Symmetric.covariance(x).shrunk(alpha1, alpha2).correlation()
+
+    assert torch.allclose(metric.dense(), dense, atol=1e-12)
+    assert metric.U.shape[1] <= min(n, D) + 1
+    query, mean = torch.randn(3, D, dtype=torch.float64), x.mean(dim=0, keepdim=True)
+    inverse = torch.linalg.pinv(dense, hermitian=True, rtol=1e-13)
+    found = metric.inverse() if alpha1 else pseudo_inverse(dense, 1e-13)
+    expected = ((query - mean) @ inverse * (query - mean)).sum(dim=1, keepdim=True)
+    mine = distances(query, mean, *(part.double() for part in stacked([found], D)))
+    assert torch.allclose(mine, expected, rtol=1e-4)
+
+
+def test_fecam_tells_the_class_that_has_one_image(tmp_path):
+    with pytest.raises(UserError, match="FeCAM: a covariance needs two images or more; 'red' has 1"):
+        run(tmp_path, "fecam", shots=1)
 
 
 @pytest.mark.parametrize("moment", (1, 2))

@@ -39,9 +39,11 @@ def build(card: schema.Card, clip: FrozenCLIP | FeaturesOnly, names: list[str], 
             texts = table_for(clip, experiences, context, labels, head, others, templates_decide=card.head is None)
         elif head.reads_text:
             beside = tower if tower is not None and tower.moves_text else None
-            texts = TextFeatures([Frame(clip, names, t, context, labels, beside) for t in context.templates], labels, experiences)
+            through = (tower and tower.own) or clip
+            frames = [Frame(through, names, t, context, labels, beside) for t in context.templates]
+            texts = TextFeatures(frames, labels, experiences)
             if loss is not None and "reference" in loss.needs:
-                frames = [Frame(clip, names, t, context, Labels(), beside) for t in context.templates]
+                frames = [Frame(through, names, t, context, Labels(), beside) for t in context.templates]
                 reference = TextFeatures(frames, Labels(), experiences)
     return Learner(clip, experiences, context=context, labels=labels, head=head, tower=tower, extra_loss=loss,
                    memory=made["memory"], texts=texts, reference=reference, seed=seed,

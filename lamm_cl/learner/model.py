@@ -177,9 +177,10 @@ class Learner(nn.Module):
         if x.pixels is None:
             return x.frozen, x.raw, x.trunk
         tower = {"tower": self.tower} if self.tower is not None else {}
+        clip = (self.tower and self.tower.own) or self.clip
         if not self.needs & {"raw", "trunk"}:
-            return self.clip.image(x.pixels, prompts, **tower), None, None
-        found = self.clip.image_all(x.pixels, prompts, **tower)
+            return clip.image(x.pixels, prompts, **tower), None, None
+        found = clip.image_all(x.pixels, prompts, **tower)
         return found.unit, found.raw, found.trunk if "trunk" in self.needs else None
 
     def loss(self, x: Images, targets: Tensor) -> tuple[Output, dict[str, Tensor]]:

@@ -182,9 +182,12 @@ class Tower(Piece, Additions):
 
     One that changes the text tower says so by `moves_text`; one that also draws there needs "tokens": all positions of every
     class then run in training, for a shared prefix would draw once for all classes.
+
+    own: towers with weights that learn (FrozenCLIP.unfrozen), through which images and texts then go; None: the frozen ones.
     """
 
     needs = frozenset({"pixels"})
+    own: FrozenCLIP | None = None
 
 
 class Memory(Piece):

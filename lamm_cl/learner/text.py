@@ -13,7 +13,7 @@ from lamm_cl.towers.transformer import Prefix
 class Frame(nn.Module):
     """The prompts of C classes under one template: their frozen tokens, and the slots for context and label vectors.
 
-    fixed (C, L, d): the tokens' vectors;  slot (C, L): -1 for a fixed token, else which of [context (n) | labels (k)].
+    fixed (C, L, d): the vectors of the tokens ids (C, L);  slot (C, L): -1 for those, else which of [context (n) | labels (k)].
     L reaches to the last end of text (EOT); behind it there is only padding.
     """
 
@@ -40,7 +40,9 @@ class Frame(nn.Module):
         ids = self.tokens.gather(1, at)
         self.register_buffer("end", torch.tensor(self.eot, device=clip.device), persistent=False)
         self.register_buffer("slot", torch.tensor(slot, device=clip.device), persistent=False)
-        self.register_buffer("fixed", clip.embed(ids), persistent=False)
+        self.register_buffer("ids", ids, persistent=False)
+        self.register_buffer("fixed", clip.embed(ids).detach(), persistent=False)
+        self.learns = tower is not None and tower.own is not None  # the tokens' vectors too
         self.P = self._shared_prefix(ids)
         self.constant_prefix: Prefix | None = None
 
@@ -56,7 +58,7 @@ class Frame(nn.Module):
         context (1, n, d), (c, n, d) or (B, 1, n, d);  labels (c, k, d).
         """
         at = slice(classes.start, classes.stop), slice(start, stop)
-        fixed, slot = self.fixed[at], self.slot[at]
+        fixed, slot = self.clip.embed(self.ids[at]) if self.learns else self.fixed[at], self.slot[at]
         vectors = [v for v in (context, labels) if v is not None]
         if not vectors:
             return fixed

@@ -339,7 +339,18 @@ def _by_dataset(kind: str, what: str, runs: Runs, metric: Callable[[Record], flo
 
 def _table(kind: str, what: str, runs: Runs, heads: tuple[str, ...], columns: Iterable[Column], lines: Iterable[Line]) -> Table:
     scope = (("scenario", runs.scenario), ("shots", str(runs.shots)))
-    return Table(kind, what, scope, heads, tuple(columns), tuple(lines), tuple(runs.missing()))
+    return Table(kind, what, scope, heads, tuple(columns), tuple(lines), (*runs.missing(), *_without_texts(runs)))
+
+
+def _without_texts(runs: Runs) -> list[str]:
+    """Why methods that read texts are absent, where they are."""
+    found = [dataset for dataset in runs.datasets if any(_no_text(runs, dataset, method) for method in runs.methods)]
+    return [f"{', '.join(found)}: features without class texts; methods that read texts cannot run there"] if found else []
+
+
+def _no_text(runs: Runs, dataset: str, method: str) -> bool:
+    given = [record.dataset.features for record in runs.records.get((dataset, method), {}).values()]
+    return any(features is not None and features.text is None for features in given)
 
 
 def _is_ablation(runs: Runs) -> bool:

@@ -9,6 +9,7 @@ from lamm_cl import vision  # noqa: F401  first: it makes torchvision importable
 # isort: split
 import hashlib
 from collections.abc import Mapping
+from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
 from functools import wraps
 
@@ -106,8 +107,19 @@ class FrozenCLIP:
         self.checkpoint = False  # blocks keep no activations for the backward pass: less memory, the same values
 
     def __deepcopy__(self, memo: dict) -> "FrozenCLIP":
-        """Itself: it never changes, and a copied model shares it."""
-        return self
+        """Itself: it never changes, and a copied model shares it; unless it was unfrozen."""
+        if not any(p.requires_grad for p in self.model.parameters()):
+            return self
+        mine = copy(self)
+        mine.model = deepcopy(self.model, memo)
+        return mine
+
+    def unfrozen(self) -> "FrozenCLIP":
+        """A copy with weights of its own that learn, all but the scale."""
+        mine = copy(self)
+        mine.model = deepcopy(self.model).requires_grad_(True)
+        mine.model.logit_scale.requires_grad_(False)
+        return mine
 
     @property
     def w(self) -> int:

@@ -1,9 +1,10 @@
-"""SimpleCIL, RanPAC and ACIL: tests/fidelity_heads/README.md."""
+"""SimpleCIL, RanPAC, ACIL and FeCAM: tests/fidelity_heads/README.md."""
 
 import torch
 from torch import Tensor
 
 from fidelity_readers.heads_inputs import fill, head_of, inputs_of, learn, logits, subsample
+from lamm_cl.learner.gaussian import Symmetric
 
 
 def simplecil(case: dict, cases: dict) -> dict:
@@ -59,10 +60,54 @@ def acil(case: dict, cases: dict) -> dict:
     return found
 
 
+def fecam(case: dict, cases: dict) -> dict:
+    inputs, hyper, found = inputs_of(case, cases), case["hyper"], {}
+    assert hyper["shrink"]
+    vit = case["runner"].startswith("vit")
+    form = "FeCAM" if vit else "Diagonal" if hyper["diagonal"] else "ClassVersion" if hyper["per_class"] else "Common"
+    assert form == "Diagonal" or hyper["norm_cov"] == (form != "Common")
+    options = {"alpha1": hyper["alpha1"], "alpha2": hyper["alpha2"]}
+    if not vit:
+        options |= {"power": hyper["beta"] if hyper["tukey"] else None, "euclidean": 1}
+    head, test, shrunk, metric = head_of(inputs, f"fecam.{form}", **options), inputs.whole("test"), [], []
+    for t, classes in enumerate(inputs.experiences):
+        shown = inputs.train(t)
+        shown.views[0] = inputs.features(f"aug{t}", shown.y.numpy())
+        learn(head, t, classes, shown)
+        mine = test.raw[test.y < classes.stop] if case["runner"] == "vit" else test.raw
+        distances = -logits(head, mine, range(classes.stop))
+        found[f"dist/{t}"] = distances
+        if form == "Common":
+            metric = head.S.clone()
+        else:
+            x = head.spread(shown)
+            shrunk += [Symmetric.covariance(x[shown.y == c]).shrunk(*head.alphas) for c in classes]
+            metric = torch.stack([head.metric(S).dense() for S in shrunk])
+        found[f"metric_cov/{t}"] = metric
+    if vit:
+        right = [
+            (found[f"dist/{t}"].argmin(dim=1) == test.y[test.y < classes.stop]).double().mean()
+            for t, classes in enumerate(inputs.experiences)
+            if case["runner"] == "vit"
+        ]
+        return found | {
+            "means": head.m,
+            "accuracy": torch.tensor(right),
+            "metric_cov_sub": subsample(metric, case["arrays"]["metric_cov_sub"]["shape"][0]),
+            "shrunk_cov_sub": subsample(torch.stack([S.dense() for S in shrunk]), case["arrays"]["shrunk_cov_sub"]["shape"][0]),
+        }
+    uniform = head_of(inputs, f"fecam.{form}", **options | {"euclidean": 0})
+    shown = inputs.train(0)
+    shown.views[0] = inputs.features("aug0", shown.y.numpy())
+    learn(uniform, 0, inputs.experiences[0], shown)
+    found["dist_metric_from_the_start/0"] = -logits(uniform, test.raw, inputs.experiences[0])
+    return found | {"protos": head.m}
+
+
 def whole_or_part(name: str, t: int, x: Tensor, case: dict) -> dict:
     """X/t, or X_sub/t of as many elements as the case has."""
     part = case["arrays"].get(f"{name}_sub/{t}")
     return {f"{name}_sub/{t}": subsample(x, part["shape"][0])} if part else {f"{name}/{t}": x}
 
 
-READERS = {"simplecil": simplecil, "ranpac": ranpac, "acil": acil}
+READERS = {"simplecil": simplecil, "ranpac": ranpac, "acil": acil, "fecam": fecam}
