@@ -326,3 +326,21 @@ def test_a_record_names_the_version_of_lamm_cl_that_made_it(tmp_path):
     record, _ = toy.run(tmp_path, "zero-shot")
 
     assert record.measured.versions["lamm-cl"] == version("lamm-cl")
+
+
+@pytest.mark.parametrize(
+    ("method", "encoded", "forward", "backward"),
+    [
+        # 28 training and 63 test images; 7 classes, 4 and 3; 2 epochs of 2 batches an experience; tested three times
+        ("zero-shot", 63, 7, 0),
+        ("lamm", 63 + 28, 4 * 4 + 3 * 4 + 7 + 3 * 7, 4 * 4 + 3 * 4),  # the names' own texts once
+        ("coop", 63 + 28, 4 * 4 + 3 * 4 + 3 * 7, 4 * 4 + 3 * 4),
+        ("maple", 2 * 28 + 3 * 63, 4 * 4 + 3 * 4 + 3 * 7, 4 * 4 + 3 * 4),
+        ("simplecil", 63 + 28, 0, 0),
+    ],
+)
+def test_a_record_counts_the_passes_of_images_and_prompts(tmp_path, method, encoded, forward, backward):
+    work = toy.run(tmp_path, method)[0].measured.work
+
+    assert (work["images encoded"], work["prompts forward"], work["prompts backward"]) == (encoded, forward, backward)
+    assert work["multiply-adds"] > 0

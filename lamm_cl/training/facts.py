@@ -3,6 +3,7 @@
 from lamm_cl import vision  # noqa: F401  first: it makes torchvision importable
 
 # isort: split
+import os
 import platform
 import resource
 import subprocess
@@ -29,7 +30,10 @@ class Stopwatch:
 
     seconds: dict[str, float] = field(default_factory=dict)
 
+    loads: list[float] = field(default_factory=list)  # running processes a core, whenever a lap ended
+
     def lap(self, stage: str, start: float) -> None:
+        self.loads.append(os.getloadavg()[0] / (os.cpu_count() or 1))
         self.seconds[stage] = round(self.seconds.get(stage, 0) + time.perf_counter() - start, 3)
 
 
@@ -65,7 +69,7 @@ def deciders() -> dict[str, str]:
     return packages | {"torch": torch.__version__, "cpu": torch.backends.cpu.get_cpu_capability()}
 
 
-def measured(watch: Stopwatch, device: torch.device, images: int) -> Measured:
+def measured(watch: Stopwatch, device: torch.device, images: int, work: dict[str, int] | None) -> Measured:
     packages = ("lamm-cl", "torch", "torchvision", "open_clip_torch", "avalanche-lib", "numpy")
     cuda = device.type == "cuda"
     return Measured(
@@ -79,6 +83,8 @@ def measured(watch: Stopwatch, device: torch.device, images: int) -> Measured:
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
         commit=commit(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        work=work,
+        load=round(sum(watch.loads) / len(watch.loads), 2) if watch.loads else None,
     )
 
 

@@ -156,6 +156,7 @@ class Features:
         self.pixels, self.bank, self.facts, self.kinds = pixels, folder, facts, kinds
         self.ids = ids.unique()  # sorted: the same samples give the same entry whatever their order
         self.loaded: dict[tuple[int, str], Tensor] = {}
+        self.asked: set[int] = set()  # epochs
 
     @property
     def device(self) -> torch.device:
@@ -172,6 +173,7 @@ class Features:
     def matrix(self, epoch: int, kind: str = "unit") -> Tensor:
         """(N, D) of all samples, on the device; without augmentation every epoch is the first."""
         epoch = epoch if self.pixels.augmentation else 0
+        self.asked.add(epoch)
         if (epoch, kind) not in self.loaded:
             found = bank.get_all(self.bank, {each: self.key(epoch, each) for each in self.kinds}, partial(self.encode, epoch))
             self.loaded = {(epoch, each): torch.from_numpy(array).to(self.device) for each, array in found.items()}

@@ -39,6 +39,7 @@ from lamm_cl.training.recorder import Recorder, count_of
 from lamm_cl.training.sources import Sources, sources
 from lamm_cl.training.state import State
 from lamm_cl.training.state import read as read_state
+from lamm_cl.training.work import work_of
 
 OUT_OF_MEMORY = (
     "out of GPU memory; try --checkpoint-activations, --precision bf16, fewer --jobs, a smaller training.batch in a card of "
@@ -180,13 +181,18 @@ def complete(prepared: Prepared, progress: Callable[[Progress], None], *, save_e
         dataset=facts_of(dataset, parts, run.dataset),
         counts=tuple(recorder.counts),
         model=ModelFacts(tuple(state.trainable), model.labels.k or None, model.kept_bytes(), model.scores_unseen),
-        measured=measured(watch, frozen.device, trained_on + (T + 1) * len(dataset.test)),
+        measured=measured(watch, frozen.device, trained_on + (T + 1) * len(dataset.test), work_of_run(prepared)),
         files={"learned.safetensors": hashlib.sha256(learned).hexdigest()},
         code=code,
     )
     write_record(record, run.folder)
     shutil.rmtree(run.folder / "state", ignore_errors=True)
     return record
+
+
+def work_of_run(prepared: Prepared) -> dict[str, int] | None:
+    augmented = prepared.training is not None and prepared.training.augmentation != "none"
+    return work_of(prepared.model, prepared.sources, prepared.lengths, augmented)
 
 
 def learn(strategy: Loop, benchmark, recorder: Recorder, state: State, resumed: State | None, watch: Stopwatch,

@@ -53,6 +53,12 @@ class Sources:
     bank: "Bank"
     parts: Stream
 
+    def observed_images(self, trained: bool) -> int:
+        """How many passes of an image what was observed so far takes with an empty bank, those of steps and tests left out."""
+        counted = (self.train.features, self.test.features) if trained else (self.test.features,)
+        others = [each for each in self.bank.made.values() if each not in counted]
+        return sum(len(each.ids) * len(each.asked) for each in others if isinstance(each, Features))
+
     def observed(self, i: int) -> "Observed":
         """The training images of experience i through the frozen tower; nothing is encoded before it is asked for."""
         parts = self.parts
