@@ -10,6 +10,7 @@ from typing import Any
 from lamm_cl import yaml_facts
 from lamm_cl.config.explained import validated
 from lamm_cl.config.schema import HUB, OWN, Backbone, Card, Scenario
+from lamm_cl.config.uses import placed
 from lamm_cl.errors import UserError, did_you_mean, shown
 from lamm_cl.files import PACKAGE
 
@@ -27,7 +28,7 @@ def card_names() -> list[str]:
 def load_scenario(name_or_path: str | Path) -> Scenario:
     """A shipped scenario by name, or any by path (ending in .yaml); its method cards are resolved once as a check."""
     path, label = _find("scenarios", name_or_path, "scenario")
-    data = _read(path, label)
+    data = placed(_read(path, label), path.parent)
     _inline_cards(data, path.parent)
     scenario = validated(Scenario, data, label)
     for method in dict.fromkeys([*scenario.methods, *scenario.overrides]):
@@ -106,7 +107,7 @@ def _load_card(key_or_path: str | Path, below: tuple[Path, ...]) -> Card:
     path, label = _find("baselines", key_or_path, "method card")
     if path in below:
         raise UserError(f"{label}: extends: the card extends itself")
-    data = _read(path, label)
+    data = placed(_read(path, label), path.parent)
     if "key" in data:
         raise UserError(f"{label}: no field 'key' in a card file; the file's name is the key")
     base = data.pop("extends", None)

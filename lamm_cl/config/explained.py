@@ -60,7 +60,8 @@ def _explained(model: type[Facts], data: Any, error: dict[str, Any]) -> str:
         said = f"no field {shown(key)}{did_you_mean(key, fields)}" if kind != "missing" else f"'{key}' is missing"
     elif kind == "string_pattern_mismatch":
         name = "a name of letters, digits and + . _ - (it becomes a folder)"
-        rule = {"use": "file.Class, as in coop.CoOp", "datasets": "a name or a path"}.get(_section(path), name)
+        rules = {"use": "file.Class, as in coop.CoOp, or ./file.py:Class", "datasets": "a name or a path"}
+        rule = rules.get(_section(path), name)
         said = f"expected {rule}, got {shown(value)}"
     else:
         said = expected(error)

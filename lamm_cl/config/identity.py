@@ -6,6 +6,7 @@ from typing import Any
 
 from lamm_cl.config.explained import validated
 from lamm_cl.config.schema import Card, Scenario
+from lamm_cl.config.uses import without_place
 from lamm_cl.errors import shown
 
 
@@ -24,7 +25,7 @@ def identity(model: Scenario | Card) -> dict[str, Any]:
     What is at its default is left out: a field that a later version adds does not disown the results there are. It also
     means that a default must never change.
     """
-    return model.model_dump(mode="json", include=set(model.identity), exclude_defaults=True)
+    return without_place(model.model_dump(mode="json", include=set(model.identity), exclude_defaults=True))
 
 
 def from_record(model: type[Scenario] | type[Card], facts: dict[str, Any], where: str) -> Any:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Union
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from lamm_cl.config import uses
 from lamm_cl.config.explained import expected
 from lamm_cl.config.schema import Card, Piece
 from lamm_cl.errors import UserError, did_you_mean
@@ -55,17 +56,20 @@ def _check(entry: Piece, where: str) -> None:
 
 
 def _find(use: str, where: str) -> Class:
-    file, _, name = use.partition(".")
-    module = f"lamm_cl.methods.{file}"
-    if not _path(module).is_file():
-        raise UserError(f"{where}: use: no file {file!r} in lamm_cl/methods")
+    found = uses.of(use)
+    if found.file is None:
+        raise UserError(f"{where}: use: {found.shown}")
+    module = found.module if found.module.startswith("lamm_cl.") else str(found.file)
     public = [each for each in _names(module) if _is_piece(module, each)]
-    if name not in public:
-        raise UserError(f"{where}: use: {use!r} does not exist{did_you_mean(name, public)}")
-    return _class(module, name)
+    if found.name not in public:
+        raise UserError(f"{where}: use: {use!r} does not exist{did_you_mean(found.name, public)}")
+    return _class(module, found.name)
 
 
 def _path(module: str) -> Path:
+    """Of a module of the package; a file of one's own is called by its path."""
+    if module.endswith(".py"):
+        return Path(module)
     return PACKAGE.joinpath(*module.split(".")[1:]).with_suffix(".py")
 
 

@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from lamm_cl.config import uses
 from lamm_cl.errors import shown
 
 # A name becomes a folder in results/, so it holds nothing a file system could read as a path.
@@ -287,9 +288,12 @@ def _misfit(t: Training) -> str:
 
 
 class Piece(Facts):
-    """{use: coop.CoOp, n: 4} names the class CoOp of lamm_cl/methods/coop.py; the other keys are its options."""
+    """{use: coop.CoOp, n: 4} names the class CoOp of lamm_cl/methods/coop.py; the other keys are its options.
 
-    use: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*\.[A-Z][A-Za-z0-9]*$")]
+    Other forms of `use` stand in config/uses.py.
+    """
+
+    use: Annotated[str, StringConstraints(pattern=uses.PATTERN, max_length=1000)]
     options: dict[str, JsonValue] = {}
 
     @model_validator(mode="before")

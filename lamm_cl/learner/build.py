@@ -1,13 +1,18 @@
 """A method card -> the model that it describes."""
 
 import inspect
+import sys
+from functools import cache
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
 
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from lamm_cl.config import schema
+from lamm_cl.config import schema, uses
 from lamm_cl.config.explained import expected
 from lamm_cl.errors import UserError, did_you_mean
 from lamm_cl.learner.model import Learner
@@ -74,13 +79,26 @@ def piece(card: schema.Card, field: str, given: dict) -> Piece | None:
 
 
 def find(use: str, where: str) -> type:
-    """ "coop.CoOp" -> the class lamm_cl.methods.coop.CoOp."""
-    file, _, name = use.partition(".")
-    try:
-        module = import_module(f"lamm_cl.methods.{file}")
-    except ModuleNotFoundError:
-        raise UserError(f"{where}: use: no file {file!r} in lamm_cl/methods") from None
+    """ "coop.CoOp" -> the class lamm_cl.methods.coop.CoOp; a file's or a module's as config/uses.py says."""
+    found = uses.of(use)
+    if found.file is None:
+        raise UserError(f"{where}: use: {found.shown}")
+    module = imported(found.file) if use.rpartition(":")[0].endswith(".py") else import_module(found.module)
     public = [n for n, c in vars(module).items() if inspect.isclass(c) and issubclass(c, nn.Module)]
-    if name not in public:
-        raise UserError(f"{where}: use: {use!r} does not exist{did_you_mean(name, public)}")
-    return getattr(module, name)
+    if found.name not in public:
+        raise UserError(f"{where}: use: {use!r} does not exist{did_you_mean(found.name, public)}")
+    return getattr(module, found.name)
+
+
+@cache
+def imported(file: Path) -> ModuleType:
+    """The module of a file of one's own, run once; files beside it can be imported by it."""
+    spec = spec_from_file_location(uses.of(f"{file}:_").module, file)
+    module = module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(file.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(file.parent))
+    return module

@@ -5,6 +5,7 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
+from lamm_cl.config import uses
 from lamm_cl.config.schema import Card, Piece
 from lamm_cl.files import PACKAGE
 
@@ -15,19 +16,31 @@ NO_NUMBERS = {f"training/{name}.py" for name in ("facts", "keeper", "logs", "sta
 
 def of_card(card: Card) -> dict[str, str]:
     """File -> hash: the files of a card's pieces in methods/, and those of the house."""
-    return {name: of_file(name) for name in (*of_pieces(card), *_house())}
+    return of_methods(card) | {name: of_file(name) for name in _house()}
+
+
+def of_methods(card: Card) -> dict[str, str]:
+    """File -> hash, of the pieces alone; a file of one's own is told without its folder."""
+    return {f"{METHODS}own/{Path(name).name}" if Path(name).is_absolute() else name: of_file(name) for name in of_pieces(card)}
 
 
 def of_pieces(card: Card) -> list[str]:
     """The files in methods/ that the pieces of a card are in, and those that they import from there."""
     pieces = (getattr(card, field) for field in type(card).model_fields)
     found: list[str] = []
-    todo = [f"{METHODS}{piece.use.partition('.')[0]}.py" for piece in pieces if isinstance(piece, Piece)]
+    todo = [_file(piece.use) for piece in pieces if isinstance(piece, Piece)]
     for name in todo:
         if name not in found and (PACKAGE / name).is_file():
             found.append(name)
             todo += _imported(name)
     return sorted(found)
+
+
+def _file(use: str) -> str:
+    """Where a piece is written, from the package on; a file of one's own by its path."""
+    if uses.is_outside(use):
+        return str(uses.of(use).file or use)
+    return f"{METHODS}{use.partition('.')[0]}.py"
 
 
 @cache

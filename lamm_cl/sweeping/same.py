@@ -153,7 +153,7 @@ def _check_methods(root: Path, made: Made, runs: dict[str, Run]) -> None:
         mine = {folder: record for folder, record in made.items() if record.run.method == method and record.code}
         changed: dict[Path, list[str]] = {}
         for folder, record in mine.items():
-            now = {name: code.of_file(name) for name in code.of_pieces(run.card)}
+            now = code.of_methods(run.card)
             if files := [name for name in now if record.code.get(name) != now[name]]:
                 changed[folder] = files
         if changed:
