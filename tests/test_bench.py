@@ -7,7 +7,7 @@ import torch
 import toy
 from generated import TINY, frozen_clip, images
 
-from lamm_cl.bench import workloads
+from lamm_cl.bench import heads, workloads
 from lamm_cl.bench.yardstick import Plain, as_released
 from lamm_cl.cli import main
 from lamm_cl.config.cards import card_names, load_card, resolve
@@ -96,6 +96,8 @@ def test_bench_prints_a_table_and_writes_an_entry_for_every_target(tmp_path, cap
     monkeypatch.setattr(workloads, "COUNTS", (2, 3))
     monkeypatch.setattr(workloads, "METHODS", ("zero-shot", "lamm"))
     monkeypatch.setattr(workloads, "EXPERIENCES", 4)
+    for name, small in {"CLASSES": 20, "IMAGES": 120, "EXPERIENCES": 5, "M": 300, "STREAMED": 20}.items():
+        monkeypatch.setattr(heads, name, small)
     path = tmp_path / "speed.json"
     status = main.main(["bench", "--backbone", "lamm-cl-mini", "--classes", "4", "--repeats", "1", "--json", str(path)])
 
@@ -103,9 +105,9 @@ def test_bench_prints_a_table_and_writes_an_entry_for_every_target(tmp_path, cap
     assert status == 0
     assert {"name", "value", "unit", "ratio", "target", "met"} == set(found["text_tower"])
     targets = {"text_tower", "lamm_step", "coop_step", "maple_step", "cocoop_step", "lamm_memory", "image_encoding",
-               "shared_features", "experience_growth", "demo"}  # fmt: skip
+               "shared_features", "experience_growth", "demo", "ranpac_observe", "ranpac_scores"}  # fmt: skip
     assert {name for name, entry in found.items() if entry["target"]} == targets
-    assert {"lamm_step_3", "lamm_memory_3", "lamm_run", "zero-shot_run", "bank_read"} <= set(found)
+    assert {"lamm_step_3", "lamm_memory_3", "lamm_run", "zero-shot_run", "bank_read", "fecam_stream"} <= set(found)
     assert all(entry["value"] > 0 for entry in found.values())
     for name in targets:
         entry = found[name]

@@ -6,6 +6,7 @@ import toy
 
 from lamm_cl.config.cards import card_names, load_card
 from lamm_cl.errors import UserError
+from lamm_cl.learner import ridge
 from lamm_cl.learner.build import find
 from lamm_cl.learner.closed import held_out
 from lamm_cl.learner.gaussian import Symmetric, distances, pseudo_inverse, stacked
@@ -99,13 +100,28 @@ def test_ranpacs_ridge_is_the_best_of_all_candidates_on_the_images_held_out(tmp_
     x, y, ids = (torch.cat([getattr(one, name) for one in shown]) for name in ("raw", "y", "ids"))
     held = torch.cat([held_out(one.y, one.ids, head.share, head.seed) for one in shown])
 
-    for ridge in (10.0, 1000.0):
-        W = head.seen.solve(ridge)
+    for candidate in (10.0, 1000.0):
+        W = head.seen.solve(candidate)
         Y = torch.nn.functional.one_hot(y, 7).float()
         error = (head.widen(x[held]) @ W.T - Y[held]).square().mean().item()
-        assert head.error(ridge) == pytest.approx(error, rel=1e-4)
+        assert head.error(candidate) == pytest.approx(error, rel=1e-4)
     assert sorted(ids[held].tolist()) == sorted(set(ids[held].tolist())) and len(ids[held]) == 7
     assert head.choose() == min(head.ridges, key=head.error)
+
+
+def test_half_of_a_gram_matrix_is_enough(monkeypatch):
+    """Whole, its quadratic form and what it solves, in panels as in one piece."""
+    h, y = torch.randn(40, 23, generator=torch.Generator().manual_seed(0)).double(), torch.arange(40) % 3
+    monkeypatch.setattr(ridge, "PANEL", 5)
+    sums = ridge.Sums(torch.zeros(23, 23).double(), torch.zeros(3, 23).double())
+    for at in (slice(0, 30), slice(30, 40)):
+        sums.add(h[at], y[at], range(3))
+
+    W, G = sums.solve(0.5), h.T @ h
+    assert torch.allclose(sums.whole(), G, atol=1e-12)
+    assert torch.allclose(W, torch.linalg.solve(G + 0.5 * torch.eye(23), sums.Q, left=False), atol=1e-12)
+    assert sums.quadratic(W) == pytest.approx(((W @ G) * W).sum().item(), rel=1e-12)
+    assert torch.allclose(sums.whole(), G, atol=1e-12)
 
 
 def test_with_one_image_a_class_ranpacs_ridge_is_next_to_the_mean_diagonal(tmp_path):

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from lamm_cl.bench.heads import closed_forms
 from lamm_cl.bench.instruments import Measure, at_least, at_most, in_a_process_of_its_own, interleaved, peak_of, timed
 from lamm_cl.bench.yardstick import as_released, plain_text
 from lamm_cl.config.cards import load_card, load_scenario, resolve
@@ -299,6 +300,7 @@ def measure(architecture: str, classes: int, repeats: int, device: str, groups: 
             "experiences": lambda: experience_growth(frozen, repeats + 1),
             "memory": lambda: lamm_memory(architecture, device, 2 * classes) if counted else (),
             "runs": lambda: whole_runs(device, Path(folder)),
+            "heads": lambda: closed_forms(frozen, repeats) if counted else (),
         }
         for group in groups:
             yield from made[group]()

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from lamm_cl.seeds import derive
 
-NUMBERS = 2**24  # of a block: 64 MB in float32
+SUMMED = 2**24  # numbers of a block that is summed: 64 MB in float32
+SCORED = 2**22  # in evaluation
 
 
-def blocks(n: int, width: int) -> Iterator[slice]:
-    """Rows 0 .. n, a block at a time, so that a block of rows of this width has at most NUMBERS numbers."""
-    rows = max(1, NUMBERS // max(1, width))
+def blocks(n: int, width: int, numbers: int = SUMMED) -> Iterator[slice]:
+    """Rows 0 .. n, as many at a time as have so many numbers, of rows of this width."""
+    rows = max(1, numbers // max(1, width))
     return (slice(i, i + rows) for i in range(0, n, rows))
 
 

@@ -11,13 +11,17 @@ import torch
 from torch import Tensor
 
 from lamm_cl.errors import UserError
-from lamm_cl.learner.closed import blocks, one_hot
+from lamm_cl.learner.closed import SCORED, blocks, one_hot
 from lamm_cl.learner.output import Output
 from lamm_cl.learner.pieces import Head
 from lamm_cl.learner.shown import Experience, Frozen
 
+PANEL = 2000  # columns of G at a time: what lies above the diagonal is hardly computed
+
 
 class Sums(NamedTuple):
+    """G is symmetric: only what stands on and below its diagonal counts, the rest is anything."""
+
     G: Tensor  # (M, M)
     Q: Tensor  # (c, M)
 
@@ -27,11 +31,21 @@ class Sums(NamedTuple):
 
     def add(self, h: Tensor, y: Tensor, classes: range) -> None:
         """h (n, M) of images of some of the classes."""
-        self.G.addmm_(h.T, h)
+        for a in range(0, len(self.G), PANEL):
+            self.G[a:, a : a + PANEL].addmm_(h[:, a:].T, h[:, a : a + PANEL])
         self.Q[classes.start : classes.stop].addmm_(one_hot(y, classes, h.dtype).T, h)
 
     def plus(self, other: "Sums") -> "Sums":
         return Sums(self.G + other.G, self.Q + other.Q)
+
+    def whole(self) -> Tensor:
+        """G with both halves."""
+        return self.G.tril() + self.G.tril(-1).T
+
+    def quadratic(self, W: Tensor) -> float:
+        """The sum over classes of w G w^T, W (c, M)."""
+        below = ((W @ self.G.tril_()) * W).sum(dtype=torch.float64)
+        return (2 * below - (W.square() @ self.G.diagonal()).sum(dtype=torch.float64)).item()
 
     def solve(self, ridge: float) -> Tensor | None:
         """W (c, M) by one Cholesky decomposition; None where the ridge is too small for the precision of G."""
@@ -79,7 +93,7 @@ class Ridge(Head):
 
     def forward(self, out: Output) -> Tensor:
         W = self.W[out.classes.start : out.classes.stop]
-        return torch.cat([self.widen(out.raw[at]) @ W.T for at in blocks(len(out.raw), W.shape[1])]).float()
+        return torch.cat([self.widen(out.raw[at]) @ W.T for at in blocks(len(out.raw), W.shape[1], SCORED)]).float()
 
 
 def nearest(candidates: Sequence[float], to: float) -> float:

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from lamm_cl.errors import UserError
-from lamm_cl.learner.closed import blocks, class_means
+from lamm_cl.learner.closed import SCORED, blocks, class_means
 from lamm_cl.learner.gaussian import Symmetric, distances, pseudo_inverse, stacked
 from lamm_cl.learner.output import Output
 from lamm_cl.learner.pieces import Head, Weight
@@ -87,7 +87,7 @@ class FeCAM(Head):
     def distances(self, x: Tensor, m: Tensor, at: slice) -> Tensor:
         """(B, c), some classes at a time."""
         a, U, s = self.a[at], self.U[at], self.s[at]
-        parts = blocks(len(m), len(x) * max(1, U.shape[1]))
+        parts = blocks(len(m), len(x) * max(1, U.shape[1]), SCORED)
         return torch.cat([distances(x, m[part], a[part], U[part], s[part]) for part in parts], dim=1)
 
 
@@ -159,5 +159,5 @@ class Common(ClassVersion):
         self.a, self.U, self.s = stacked([inverse], inverse.U.shape[1])
 
     def distances(self, x: Tensor, m: Tensor, at: slice) -> Tensor:
-        parts = blocks(len(m), len(x) * max(1, self.U.shape[1]))
+        parts = blocks(len(m), len(x) * max(1, self.U.shape[1]), SCORED)
         return torch.cat([distances(x, m[part], self.a, self.U, self.s) for part in parts], dim=1)

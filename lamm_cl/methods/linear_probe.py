@@ -4,7 +4,7 @@ min over W, b of  C * sum_x CE(W x + b, y) + |W|^2 / 2          y = W x + b,  x:
 
 C is searched as in CoOp's release (lpclip/linear_probe.py 54-92): the best of a coarse list on images that were not trained on,
 then halvings of [C/10, 10 C] in log10 of which only the ends are looked at.  In the list a tie goes to the first, in a halving to
-the left.  On a stream it keeps all features and learns them all anew: it is the joint probe by construction, and no continual method.
+the left.  On a stream it keeps all features and learns them all anew: it is the joint probe, and no continual method.
 """
 
 import warnings

@@ -67,8 +67,8 @@ class RanPAC(Ridge):
         W = self.seen.solve(ridge)
         if W is None:
             return float("inf")
-        fit = ((W @ self.held.G) * W).sum(dtype=torch.float64) - 2 * (W * self.held.Q).sum(dtype=torch.float64)
-        return (fit.item() / self.count + 1) / len(W)
+        fit = self.held.quadratic(W) - 2 * (W * self.held.Q).sum(dtype=torch.float64).item()
+        return (fit / self.count + 1) / len(W)
 
 
 class Released(RanPAC):

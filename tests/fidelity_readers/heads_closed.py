@@ -28,14 +28,14 @@ def ranpac(case: dict, cases: dict) -> dict:
         shown = inputs.train(t)
         learn(head, t, classes, shown)
         n = len(shown.y)
-        G, Q = head.seen
+        G, Q = head.seen.whole(), head.seen.Q
         found |= {
             f"split/{t}": torch.tensor([head.fitted(n), n], dtype=torch.int32),
             f"ridge/{t}": head.ridge.clone(),
             f"Q/{t}": torch.cat([Q, Q.new_zeros(inputs.C - len(Q), len(G))]).T,
             f"W/{t}": head.W,
             f"logits/{t}": logits(head, test.raw, range(classes.stop)),
-        } | whole_or_part("G", t, G.clone(), case)
+        } | whole_or_part("G", t, G, case)
         for i, ridge in enumerate(ridges):
             power = round(torch.log10(torch.tensor(ridge)).item())
             found[f"ridge_losses_from_1e{power:+d}/{t}"] = head.losses[i:]
@@ -51,7 +51,7 @@ def acil(case: dict, cases: dict) -> dict:
     test = inputs.whole("test")
     for t, classes in enumerate(inputs.experiences):
         learn(head, t, classes, inputs.train(t))
-        R = torch.linalg.inv(head.seen.G + gamma * torch.eye(M))
+        R = torch.linalg.inv(head.seen.whole() + gamma * torch.eye(M))
         found |= {
             f"columns/{t}": torch.tensor([len(head.W)], dtype=torch.int32),
             f"W/{t}": head.W.T,
