@@ -10,13 +10,15 @@ import pytest
 import torch
 import toy
 
-from lamm_cl.cli import main
+from lamm_cl.cli import doors, main
 from lamm_cl.config.cards import card_for
 from lamm_cl.config.schema import Backbone
 from lamm_cl.data import catalogue
 from lamm_cl.data.features import load_features, parts_of
 from lamm_cl.errors import UserError
-from lamm_cl.sweeping.plan import Run
+from lamm_cl.sweeping import verify
+from lamm_cl.sweeping.execute import Settings, execute
+from lamm_cl.sweeping.plan import Run, plan
 from lamm_cl.towers.features import FeaturesOnly
 from lamm_cl.training.run import do, prepare
 
@@ -280,8 +282,18 @@ def test_a_run_from_the_command_line_finds_the_file_in_the_data_root(tmp_path, c
     assert main.main(["run", str(tmp_path / "mine.yaml"), *words, "--dry-run"]) == 0
     assert main.main(["run", str(tmp_path / "mine.yaml"), *words, "--method", "coop"]) == 2
     assert "coop needs the text tower" in capsys.readouterr().err
-    assert main.main(["run", str(tmp_path / "mine.yaml"), *words]) == 0
-    assert (tmp_path / "results/mine/runs/own/zero-shot/shotsfull-seed1/record.json").exists()
+
+
+def test_a_run_on_features_is_recomputed_where_its_file_lies_in_the_data_root(tmp_path):
+    written(tmp_path)
+    settings = Settings(data_root=tmp_path, cache=tmp_path / "cache", device="cpu", jobs=1)
+    scenario = toy.scenario(backbone=BACKBONE, datasets=["own.npz", "own.npz:val"], overrides={}, name="mine")
+
+    failures = execute(plan(scenario, tmp_path), settings, lambda event: None, train=doors.train, publish=doors.publish)
+
+    assert failures == [] and verify.problems(tmp_path / "mine", doors.derived) == []
+    found = [verify.recompute(one, settings, lambda event: None, doors.train) for one in verify.runs(tmp_path / "mine").values()]
+    assert found == ["", ""]
 
 
 # Export

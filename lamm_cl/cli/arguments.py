@@ -74,7 +74,7 @@ def check_names(where: str, names: Iterable[str], root: Path | None) -> None:
     known = [info.name for info in catalogue.names()]
     for name in dict.fromkeys(names):
         if file := parts_of(name):
-            catalogue.feature_file(file[0], root)
+            catalogue.feature_file(file[0], root)  # says where it was looked for
             continue
         own = Path(name).expanduser().exists() or (root and (root / name).exists())
         if catalogue.canonical(name) not in known and not own:

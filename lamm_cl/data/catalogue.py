@@ -174,9 +174,19 @@ def _alternatives(known: DatasetInfo, data_root: Path) -> list[Path]:
     return [data_root / name for name in (known.name, known.name.lower(), known.name.lower().replace("-", ""))]
 
 
+def is_there(path: str, data_root: Path | None) -> bool:
+    """Whether one's own data lies at a path; a file of features may also lie in the data root."""
+    file = parts_of(path)
+    return any(place.is_file() for place in _places(file[0], data_root)) if file else Path(path).expanduser().exists()
+
+
+def _places(file: str, data_root: Path | None) -> list[Path]:
+    return [Path(file).expanduser(), *([data_root / file] if data_root else [])]
+
+
 def feature_file(name: str, data_root: Path | None) -> Path:
     """Where an .npz lies: relative to the current folder, or to the data root."""
-    places = [Path(name).expanduser(), *([data_root / name] if data_root else [])]
+    places = _places(name, data_root)
     for path in places:
         if path.is_file():
             return path

@@ -89,12 +89,12 @@ def _place(record: Record, places: Mapping[str, str], data_root: Path | None) ->
     """How to name the dataset of a record now. UserError for one's own data that is nowhere."""
     name, named = record.run.dataset, record.dataset.named
     if place := places.get(name):
-        if not Path(place).expanduser().exists():
+        if not catalogue.is_there(place, data_root):
             raise UserError(f"--data {name}={place}: no such file or folder (looked for in {Path.cwd()})")
         return place if catalogue.is_path(place) else f"./{place}"
     if not named or not catalogue.is_path(named) or (data_root is not None and (data_root / name).exists()):
         return name
-    if not Path(named).expanduser().exists():
+    if not catalogue.is_there(named, data_root):
         raise UserError(f"{record}: its data were {named}, which is not in {Path.cwd()}; say where they are: --data {name}=PATH")
     return named
 
