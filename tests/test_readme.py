@@ -23,19 +23,19 @@ YAML = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
 
 def test_the_worked_example_of_a_method_runs(tmp_path, monkeypatch):
     (code,) = PYTHON
-    (tmp_path / "kgcoop.py").write_text(code)
+    (tmp_path / "near.py").write_text(code)
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
-    (card,) = (yaml.safe_load(text) for text in YAML if text.startswith("name: KgCoOp"))
+    (card,) = (yaml.safe_load(text) for text in YAML if text.startswith("name: Near"))
     names = ["red", "green", "blue"]
-    model = build(Card(key="kgcoop", **card), tiny_clip(), names, [range(0, 2), range(2, 3)])
+    model = build(Card(key="near", **card), tiny_clip(), names, [range(0, 2), range(2, 3)], template="a {}.")
     model.train()
     for i in range(2):
         model.begin(i)
         x = Images(frozen=F.normalize(torch.randn(2, 16, generator=torch.Generator().manual_seed(0)), dim=-1))
         _, terms = model.loss(x, torch.tensor([2 * i, 2 * i]))
         sum(terms.values()).backward()
-        assert terms["knowledge"] > 0 and model.context.v.grad.abs().sum() > 0
-    sys.modules.pop("lamm_cl.methods.kgcoop")
+        assert terms["near"] > 0 and model.context.v.grad.abs().sum() > 0
+    sys.modules.pop("lamm_cl.methods.near")
 
 
 def test_the_example_scenario_is_valid(tmp_path):
