@@ -70,14 +70,14 @@ def toy_card(method: str) -> dict[str, str]:
     for way, (scenario, training) in WAYS.items():
         with tempfile.TemporaryDirectory() as folder:
             override = {"training": toy.SMALL | training} if load_card(method).training else {}
-            deep = {"context": {"depth": 3}} if method.startswith(("maple", "comma")) else {}
-            toy.run(Path(folder), method, overrides={method: override | deep}, **scenario)
+            toy.run(Path(folder), method, overrides={method: override | toy.shallow(method)}, **scenario)
             found |= {f"{way}: {name}": digest for name, digest in digests(Path(folder) / "run").items()}
     return found
 
 
 def on_digits(methods: list[str], jobs: int) -> dict[str, dict[str, str]]:
-    scenario = yaml.safe_load((TOP / "scenarios/demo-methods.yaml").read_text())
+    prompts, scenario = (yaml.safe_load((TOP / f"scenarios/demo-{name}.yaml").read_text()) for name in ("prompts", "methods"))
+    scenario["overrides"] = prompts["overrides"] | scenario["overrides"]
     for method in methods:
         if method.startswith("coop-16"):
             scenario["overrides"][method] = {"training": {"epochs": 20, "augmentation": "none"}}

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from generated import clip_tensor, fill, frozen_clip, images
+from fidelity_readers.steps import clip_of, gradient_of, parameter_of, training_of
+from generated import clip_tensor, fill, images
 
 from lamm_cl.config.schema import Card, Training, Warmup
 from lamm_cl.data.fewshot import few_shot, few_shot_pair
@@ -74,21 +75,6 @@ def card_of(case: dict) -> Card:
                 "instead": {"DescribableTextures": "a photo of a {}, a type of texture."}}  # fmt: skip
     return Card(key="case", name="case", paper="-", context=contexts[base](), labels=labels, loss=loss,
                 training=training_of(hyper), trainable="", provenance={})  # fmt: skip
-
-
-def training_of(hyper: dict) -> Training | None:
-    if "optimizer" not in hyper:
-        return None
-    sgd, schedule = hyper["optimizer"], hyper["lr_schedule"]
-    assert (sgd["name"], sgd["dampening"], sgd["nesterov"]) == ("sgd", 0, False)
-    common = dict(
-        batch=1, optimizer="sgd", lr=sgd["lr"], momentum=sgd["momentum"], weight_decay=sgd["weight_decay"], augmentation="none"
-    )
-    if schedule == "constant":
-        return Training(epochs=1, schedule="constant", **common)
-    assert (schedule["type"], schedule["warmup_type"]) == ("cosine", "constant")
-    warmup = Warmup(epochs=schedule["warmup_epochs"], lr=schedule["warmup_lr"])
-    return Training(epochs=schedule["max_epoch"], schedule="cosine", warmup=warmup, **common)
 
 
 def our_name(theirs: str) -> str:
@@ -180,16 +166,6 @@ def learner_of(case: dict, cases: dict) -> Trained:
     return learner
 
 
-CLIPS: dict = {}
-
-
-def clip_of(arch: str, cases: dict):
-    key = (arch, cases["salt"], str(cases["architectures"][arch]))
-    if key not in CLIPS:
-        CLIPS[key] = frozen_clip(cases["architectures"][arch], cases["salt"])
-    return CLIPS[key]
-
-
 # --- every array of a case ------------------------------------------------------------------------------------------------
 
 
@@ -258,25 +234,6 @@ def trained(learner: Trained) -> dict:
     for name, rows in values.items():
         found |= parameter_of(name, torch.stack(rows))
     return found
-
-
-def subsample(flat: torch.Tensor, m: int) -> torch.Tensor:
-    n = flat.shape[-1]
-    return flat[..., [k * n // m for k in range(min(m, n))]]
-
-
-def gradient_of(name: str, gradient: torch.Tensor) -> dict:
-    return {
-        f"grad/{name}": gradient,
-        f"grad_sub/{name}": subsample(gradient.flatten(), 4096),
-        f"grad_norm/{name}": gradient.norm(),
-    }
-
-
-def parameter_of(name: str, rows: torch.Tensor) -> dict:
-    flat = rows.flatten(1)
-    return {f"param/{name}": rows, f"param_sub/{name}": subsample(flat, 1024), f"param_norm/{name}": flat.norm(dim=1),
-            f"delta_norm/{name}": (flat - flat[0]).norm(dim=1)}  # fmt: skip
 
 
 def compare(found, golden: np.ndarray, how: dict, name: str) -> float:

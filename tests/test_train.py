@@ -70,7 +70,15 @@ def strategy_of(method: str, tmp_path, **changes):
 
 
 @pytest.mark.parametrize(
-    "method, part", [("lamm", "labels.z"), ("coop+lamm", "labels.z"), ("maple+lamm", "labels.z"), ("coop-16-csc", "context.v")]
+    "method, part",
+    [
+        ("lamm", "labels.z"),
+        ("coop+lamm", "labels.z"),
+        ("maple+lamm", "labels.z"),
+        ("kgcoop+lamm", "labels.z"),
+        ("promptsrc+lamm", "labels.z"),
+        ("coop-16-csc", "context.v"),
+    ],
 )
 @pytest.mark.parametrize("space", ["experience", "seen"])
 def test_what_was_learned_for_old_classes_is_frozen_to_the_bit(tmp_path, method, part, space):

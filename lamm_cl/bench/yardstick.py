@@ -34,6 +34,10 @@ class AsReleased(Learner):
     def image_features(self, x: Images, prompts: Prompts) -> tuple[Tensor, None, None]:
         return plain_image(self.clip, x.pixels, prompts), None, None
 
+    @torch.no_grad()
+    def frozen(self, x: Images) -> Tensor:
+        return plain_image(self.clip, x.pixels, Prompts())
+
 
 class Plain(TextFeatures):
     def encode(self, prompts: Prompts, classes: range) -> Tensor:

@@ -135,7 +135,7 @@ class Learner(nn.Module):
         """The experiences whose text features stay while these pieces learn."""
         if any(piece.moves_text for piece in self.pieces):
             return []
-        own = any(p.requires_grad for piece in learning for p in piece.parameters())
+        own = any(piece.learns_text for piece in learning)
         current = self.experiences[self.learned - 1 : self.learned] if own else []
         return [mine for mine in self.experiences if mine not in current]
 
@@ -169,6 +169,8 @@ class Learner(nn.Module):
             else:
                 text = self.text_features(prompts, classes)
         out = Output(x, image, text, prompts, classes, self.clip.scale, tokens, image_prompts, raw, trunk)
+        if "text_raw" in self.head.needs:
+            out.text_raw, out.text = text, F.normalize(text, dim=-1)
         out.logits = self.head(out)
         return out
 
@@ -182,6 +184,11 @@ class Learner(nn.Module):
             return clip.image(x.pixels, prompts, **tower), None, None
         found = clip.image_all(x.pixels, prompts, **tower)
         return found.unit, found.raw, found.trunk if "trunk" in self.needs else None
+
+    @torch.no_grad()
+    def frozen(self, x: Images) -> Tensor:
+        """The frozen tower's unit features (B, D) of what a step brought: from its pixels where they were not brought."""
+        return self.clip.image(x.pixels) if x.frozen is None else x.frozen
 
     def loss(self, x: Images, targets: Tensor) -> tuple[Output, dict[str, Tensor]]:
         """-> output over the classes in play, weighted loss terms by name; targets (B,) are class ids by arrival."""

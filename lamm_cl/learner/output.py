@@ -24,6 +24,7 @@ class Output:
     raw: Tensor | None = None  # (B, D) image features before they were normalised
     trunk: Tensor | None = None  # (B, w) before the projection
     logits: Tensor = None  # (B, c), from the head
+    text_raw: Tensor | None = None  # (c, D) text features before they were normalised, for heads that need them
 
     @cached_property
     def similarity(self) -> Tensor:

@@ -39,7 +39,8 @@ Weight = Annotated[float, Field(ge=0, le=10**6)]  # of a loss term
 class Piece(nn.Module):
     """What all pieces share.
 
-    needs: what a step must bring or make: frozen, raw, trunk, pixels (of Images); tokens, reference (of the text side).
+    needs: what a step must bring or make: frozen, raw, trunk, pixels (of Images); tokens, reference (of the text side, for a
+        loss), text_raw (for a head).
     draws: its forward draws random numbers: the loop then seeds torch around every step.
     sums: names of plain attributes (a tensor, or a list or tuple of them) that `observe` sums up and a later experience needs:
         they count as kept.
@@ -53,6 +54,11 @@ class Piece(nn.Module):
     def moves_text(self) -> bool:
         """Whether its parameters change the text of classes learned before: then nothing of the text may be kept."""
         return False
+
+    @property
+    def learns_text(self) -> bool:
+        """Of a context and labels: whether what they learn is in the text of the classes being learned."""
+        return any(p.requires_grad for p in self.parameters())
 
     def begin(self, e: Experience) -> None:
         """An experience arrives: new parameters, old ones freeze."""
@@ -101,7 +107,7 @@ class ContextLearner(Piece):
     @property
     def moves_text(self) -> bool:
         """A context that is learned is shared by all classes; one of its own for each class says no."""
-        return any(p.requires_grad for p in self.parameters())
+        return self.learns_text
 
 
 class Words(ContextLearner):

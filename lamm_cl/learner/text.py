@@ -1,5 +1,8 @@
 """Text features of classes: where things stand in their prompts, their way through the text tower, and what may be kept."""
 
+from collections.abc import Callable, Sequence
+from functools import cached_property
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -75,10 +78,17 @@ class Frame(nn.Module):
 
     def encode(self, prompts: Prompts, labels: Tensor | None, classes: range) -> Tensor:
         """Unit text features (c, D), or (B, c, D) if the context depends on the image.  The shared prefix runs once."""
+        return self._through(self.clip.text, prompts, labels, classes)
+
+    def encode_raw(self, prompts: Prompts, labels: Tensor | None, classes: range) -> Tensor:
+        """As `encode` -> features before they are normalised."""
+        return self._through(self.clip.text_raw, prompts, labels, classes)
+
+    def _through(self, text: Callable[..., Tensor], prompts: Prompts, labels: Tensor | None, classes: range) -> Tensor:
         stop = 1 + max(self.eot[classes.start : classes.stop])
         suffix = self.assemble(prompts.first, labels, classes, self.P, stop)  # ([B,] c, S, d)
         eot = self.end[classes.start : classes.stop].expand(suffix.shape[:-2])
-        z = self.clip.text(self._prefix(prompts), suffix.flatten(0, -3), eot.flatten(), **self._tower)
+        z = text(self._prefix(prompts), suffix.flatten(0, -3), eot.flatten(), **self._tower)
         return z.view(*suffix.shape[:-2], -1)
 
     def _prefix(self, prompts: Prompts) -> Prefix:
@@ -143,6 +153,45 @@ class TextFeatures(nn.Module):
     def forget(self, classes: list[range]) -> None:
         for mine in classes:
             self.kept.pop(mine, None)
+
+
+class RawTexts(TextFeatures):
+    """As TextFeatures, of features before they are normalised (c, D): under several templates their mean."""
+
+    def encode(self, prompts: Prompts, classes: range) -> Tensor:
+        prompts, labels = prompts.of(classes), self.labels(classes)
+        return torch.stack([frame.encode_raw(prompts, labels, classes) for frame in self.frames]).mean(dim=0)
+
+
+class FixedTexts:
+    """What losses and contexts refer to: the frozen tower's features of all classes under hand-written templates.
+
+    Computed once, when first asked for.  Not a module: it is neither trained nor saved.
+    """
+
+    def __init__(self, clip: FrozenCLIP, names: list[str], templates: Sequence[str]):
+        self.clip, self.names, self.templates = clip, names, templates
+        for template in templates:
+            in_template(template, "")
+
+    @property
+    def tokens(self) -> Tensor:
+        """(templates, C, 77)."""
+        return torch.stack([self.clip.tokenize([in_template(t, name) for name in self.names]) for t in self.templates])
+
+    @cached_property
+    @torch.no_grad()
+    def raw(self) -> Tensor:
+        """(C, D): the mean over templates, before it is normalised."""
+        total = torch.zeros((), device=self.clip.device)
+        for template in self.templates:
+            frame = Frame(self.clip, self.names, template, ContextLearner(), Labels())
+            total = total + frame.encode_raw(Prompts(), None, range(len(self.names)))
+        return total / len(self.templates)
+
+    def unit(self, classes: range) -> Tensor:
+        """(c, D): its direction."""
+        return F.normalize(self.raw[classes.start : classes.stop], dim=-1)
 
 
 def mean_direction(features: list[Tensor]) -> Tensor:
