@@ -1,6 +1,7 @@
 """Methods inside the towers: what they learn is what is tested, whatever was kept, however batches are cut, whenever a run is."""
 
 import copy
+import re
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import toy
 from generated import images, tiny_clip
 
 from lamm_cl.config.cards import load_card, resolve
+from lamm_cl.errors import UserError
 from lamm_cl.learner.build import build
 from lamm_cl.learner.model import Learner
 from lamm_cl.learner.shown import Images
@@ -19,9 +21,17 @@ from lamm_cl.training.state import write
 SMALL = {"batch": 8, "augmentation": "none"}
 DEFAULT = {  # card -> what the toy's few images and three blocks need otherwise
     "cliplora": {"training": SMALL | {"steps_per_shot": 1}},
+    "l2p": {"training": SMALL | {"epochs": 2}},
+    "dualprompt": {"context": {"e_blocks": [2]}, "training": SMALL | {"epochs": 2}},
+    "codaprompt": {"context": {"pool": 6, "blocks": [0, 2]}, "training": SMALL | {"epochs": 2}},
 }
 VARIANTS = {
     "cliplora-released": DEFAULT["cliplora"],
+    "l2p-original": DEFAULT["l2p"],
+    "l2p-c3box": DEFAULT["l2p"],
+    "dualprompt-original": DEFAULT["dualprompt"],
+    "dualprompt-c3box": DEFAULT["dualprompt"],
+    "codaprompt-c3box": DEFAULT["codaprompt"],
 }
 EVERY = DEFAULT | VARIANTS
 NAMES = ["cat", "golden retriever", "forget-me-not", "dog"]
@@ -88,6 +98,76 @@ def test_the_score_of_an_image_depends_neither_on_its_batch_nor_on_its_place_in_
         order = torch.tensor([3, 0, 5, 1, 4, 2])
         turned = Images(**{name: tensor[order] for name, tensor in x.parts().items()})
         torch.testing.assert_close(model(turned), whole[order], atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("key", ["l2p-original", "dualprompt-original"])
+def test_in_the_releases_way_the_batch_decides(key):
+    """What the default cards are there to avoid."""
+    model, x = begun(key), shown(6)
+    model.eval()
+    with torch.no_grad():
+        alone = torch.cat([model(part) for part in x.split(1)])
+        assert (model(x) - alone).abs().max() > 0.01
+
+
+def test_a_linear_head_has_no_accuracy_on_classes_that_are_not_learned(tmp_path):
+    record, _ = run(tmp_path, "l2p", experiences=3)
+
+    assert {count.correct is None for count in record.counts if count.tested > count.trained} == {True}
+    assert {count.correct is None for count in record.counts if count.tested <= count.trained} == {False}
+
+
+# --- prompt pools ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_query_is_the_banks_feature_and_no_image_goes_twice_through_the_frozen_tower(tmp_path, monkeypatch):
+    passes = []
+    encode = tiny_clip().image_all
+    monkeypatch.setattr(
+        tiny_clip(), "image_all", lambda x, *rest, **more: passes.append((len(x), *rest)) or encode(x, *rest, **more)
+    )
+    run(tmp_path, "codaprompt", experiences=3)
+
+    frozen = sum(n for n, *prompts in passes if not prompts)
+    assert frozen == 7 * 4 + 7 * 9  # shots, test images
+
+
+def test_dualprompt_starts_an_experience_with_the_prompts_of_the_one_before():
+    model = begun("dualprompt", experiences=1)
+    E = model.context.E.detach().clone()
+    model.experiences = [range(2), range(2, 4)]
+    model.begin(1)
+
+    assert torch.equal(model.context.E[:, :, 1], E[:, :, 0]) and torch.equal(model.context.E[:, :, 2:], E[:, :, 2:])
+
+
+def test_what_coda_prompt_learned_before_stays_to_the_bit(tmp_path):
+    first = run(tmp_path, "codaprompt", folder="one", experiences=[3, 4])[1]
+    prepared = toy.prepared(toy.planned(tmp_path / "x", "codaprompt", overrides={"codaprompt": EVERY["codaprompt"]}), tmp_path)
+    model = prepared.model
+    model.begin(0)
+    before = [p.detach().clone()[: model.context.drawn] for p in model.context.P]
+    model.begin(1)
+    for start, p in zip(before, model.context.P):
+        assert torch.equal(p[: len(start)], start)
+        rows = p.detach().flatten(1)
+        assert torch.allclose(rows @ rows.T, torch.eye(len(rows)), atol=1e-5)
+    assert all(tensor.any() for name, tensor in first.items() if name.startswith("context"))
+
+
+@pytest.mark.parametrize(
+    ("key", "context", "said"),
+    [
+        ("dualprompt", {"e_blocks": [2, 3]}, "context: e_blocks: block 3, but the image tower has 3, counted from 0"),
+        ("dualprompt", {"e_blocks": [1]}, "context: g_blocks and e_blocks: block 1 stands there twice"),
+        ("codaprompt", {"length": 7}, "context: length: 7, but half of it goes to keys and half to values"),
+        ("codaprompt", {"pool": 1}, "context: pool: 1 components for 2 experiences: expected one for each"),
+        ("l2p", {"top": 11}, "context: top: 11 prompts, but pool: 10"),
+    ],
+)
+def test_a_pool_that_cannot_be_is_refused(key, context, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        begun(key, context=context)
 
 
 # --- CLIP-LoRA ------------------------------------------------------------------------------------------------------------
