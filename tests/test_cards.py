@@ -51,9 +51,11 @@ def test_every_number_of_a_card_has_a_source(key):
         if entry is not None and entry.options:
             assert field in told, f"{key}: no source for {field}"
     if card.training:
-        for field in ("epochs", "batch", "lr", "momentum", "weight_decay", "schedule", "warmup", "augmentation"):
-            given = getattr(card.training, field) is not None
-            assert not given or re.search(rf"training[^;]*\b{field}\b", told), f"{key}: no source for training.{field}"
+        numbers = ("epochs", "steps", "steps_per_shot", "batch", "lr", "momentum", "weight_decay", "schedule", "warmup",
+                   "augmentation", "clip_gradient")  # fmt: skip
+        for field in numbers:
+            if getattr(card.training, field) is not None:
+                assert re.search(rf"training[^;]*\b{field}\b", told), f"{key}: no source for training.{field}"
 
 
 @pytest.mark.parametrize("key", card_names())

@@ -39,6 +39,7 @@ class Prompts:
     keys_values: KeysValues = field(default_factory=dict)  # block -> two of (1, p, d);  image: (1, p, w), (B, p, w) per image
     at: int | None = None  # image: where the first stand, 1 between the class token and the patches; None behind the patches
     read: range | None = None  # image: of which first prompts the mean is the feature; None the class token
+    notes: Mapping[str, Tensor] = field(default_factory=dict)  # how they came about, for losses: no tower reads them
 
     def of(self, classes: range) -> "Prompts":
         """The part for some of the classes."""

@@ -1,0 +1,221 @@
+"""Methods inside the towers: what they learn is what is tested, whatever was kept, however batches are cut, whenever a run is."""
+
+import copy
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+import toy
+from generated import images, tiny_clip
+
+from lamm_cl.config.cards import load_card, resolve
+from lamm_cl.errors import UserError
+from lamm_cl.learner.build import build
+from lamm_cl.learner.model import Learner
+from lamm_cl.learner.shown import Images
+from lamm_cl.training import keeper
+from lamm_cl.training.optimizing import optimizer
+from lamm_cl.training.state import write
+
+SMALL = {"batch": 8, "augmentation": "none"}
+DEFAULT = {  # card -> what the toy's few images and three blocks need otherwise
+    "cliplora": {"training": SMALL | {"steps_per_shot": 1}},
+    "l2p": {"training": SMALL | {"epochs": 2}},
+    "dualprompt": {"context": {"e_blocks": [2]}, "training": SMALL | {"epochs": 2}},
+    "codaprompt": {"context": {"pool": 6, "blocks": [0, 2]}, "training": SMALL | {"epochs": 2}},
+}
+VARIANTS = {
+    "cliplora-released": DEFAULT["cliplora"],
+    "l2p-original": DEFAULT["l2p"],
+    "l2p-c3box": DEFAULT["l2p"],
+    "dualprompt-original": DEFAULT["dualprompt"],
+    "dualprompt-c3box": DEFAULT["dualprompt"],
+    "codaprompt-c3box": DEFAULT["codaprompt"],
+}
+EVERY = DEFAULT | VARIANTS
+NAMES = ["cat", "golden retriever", "forget-me-not", "dog"]
+
+
+def run(tmp_path, key: str, **changes):
+    return toy.run(tmp_path, key, overrides={key: EVERY[key]}, **changes)
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("moment", (1, 2))
+@pytest.mark.parametrize("key", EVERY)
+def test_a_method_inside_the_towers_cut_off_goes_on_to_the_same_bytes(tmp_path, monkeypatch, key, moment):
+    whole, learned = run(tmp_path, key, folder="whole", experiences=3)
+    saved = []
+
+    def dying_write(*arguments):
+        write(*arguments)
+        saved.append(arguments)
+        if len(saved) == moment:
+            raise Killed
+
+    monkeypatch.setattr(keeper, "write_state", dying_write)
+    with pytest.raises(Killed):
+        run(tmp_path, key, folder="cut", experiences=3, save_every=0)
+    monkeypatch.setattr(keeper, "write_state", write)
+    resumed, again = run(tmp_path, key, folder="cut", experiences=3)
+
+    assert resumed.facts() == whole.facts()
+    assert learned.keys() == again.keys() and all(torch.equal(learned[name], again[name]) for name in learned)
+
+
+def begun(key: str, experiences: int = 2, **changes) -> Learner:
+    """A model of a card, moved away from where it starts."""
+    cut = [range(0, 2), range(2, 4)] if experiences == 2 else [range(4)]
+    model = build(resolve(resolve(load_card(key), EVERY[key]), changes), tiny_clip(), NAMES, cut, seed=3)
+    for i in range(experiences):
+        model.begin(i)
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.1 * torch.randn(p.shape, generator=draw)
+    model.refresh()
+    return model
+
+
+def shown(n: int) -> Images:
+    pixels = images(4, n, 16)
+    frozen = tiny_clip().image_all(pixels)
+    return Images(frozen=frozen.unit, raw=frozen.raw, trunk=frozen.trunk, pixels=pixels)
+
+
+@pytest.mark.parametrize("key", DEFAULT)
+def test_the_score_of_an_image_depends_neither_on_its_batch_nor_on_its_place_in_it(key):
+    model, x = begun(key), shown(6)
+    model.eval()
+    with torch.no_grad():
+        whole = model(x)
+        for size in (1, 4):
+            torch.testing.assert_close(torch.cat([model(part) for part in x.split(size)]), whole, atol=2e-5, rtol=2e-5)
+        order = torch.tensor([3, 0, 5, 1, 4, 2])
+        turned = Images(**{name: tensor[order] for name, tensor in x.parts().items()})
+        torch.testing.assert_close(model(turned), whole[order], atol=2e-5, rtol=2e-5)
+
+
+@pytest.mark.parametrize("key", ["l2p-original", "dualprompt-original"])
+def test_in_the_releases_way_the_batch_decides(key):
+    """What the default cards are there to avoid."""
+    model, x = begun(key), shown(6)
+    model.eval()
+    with torch.no_grad():
+        alone = torch.cat([model(part) for part in x.split(1)])
+        assert (model(x) - alone).abs().max() > 0.01
+
+
+def test_a_linear_head_has_no_accuracy_on_classes_that_are_not_learned(tmp_path):
+    record, _ = run(tmp_path, "l2p", experiences=3)
+
+    assert {count.correct is None for count in record.counts if count.tested > count.trained} == {True}
+    assert {count.correct is None for count in record.counts if count.tested <= count.trained} == {False}
+
+
+# --- prompt pools ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_query_is_the_banks_feature_and_no_image_goes_twice_through_the_frozen_tower(tmp_path, monkeypatch):
+    passes = []
+    encode = tiny_clip().image_all
+    monkeypatch.setattr(
+        tiny_clip(), "image_all", lambda x, *rest, **more: passes.append((len(x), *rest)) or encode(x, *rest, **more)
+    )
+    run(tmp_path, "codaprompt", experiences=3)
+
+    frozen = sum(n for n, *prompts in passes if not prompts)
+    assert frozen == 7 * 4 + 7 * 9  # shots, test images
+
+
+def test_dualprompt_starts_an_experience_with_the_prompts_of_the_one_before():
+    model = begun("dualprompt", experiences=1)
+    E = model.context.E.detach().clone()
+    model.experiences = [range(2), range(2, 4)]
+    model.begin(1)
+
+    assert torch.equal(model.context.E[:, :, 1], E[:, :, 0]) and torch.equal(model.context.E[:, :, 2:], E[:, :, 2:])
+
+
+def test_what_coda_prompt_learned_before_stays_to_the_bit(tmp_path):
+    first = run(tmp_path, "codaprompt", folder="one", experiences=[3, 4])[1]
+    prepared = toy.prepared(toy.planned(tmp_path / "x", "codaprompt", overrides={"codaprompt": EVERY["codaprompt"]}), tmp_path)
+    model = prepared.model
+    model.begin(0)
+    before = [p.detach().clone()[: model.context.drawn] for p in model.context.P]
+    model.begin(1)
+    for start, p in zip(before, model.context.P):
+        assert torch.equal(p[: len(start)], start)
+        rows = p.detach().flatten(1)
+        assert torch.allclose(rows @ rows.T, torch.eye(len(rows)), atol=1e-5)
+    assert all(tensor.any() for name, tensor in first.items() if name.startswith("context"))
+
+
+@pytest.mark.parametrize(
+    ("key", "context", "said"),
+    [
+        ("dualprompt", {"e_blocks": [2, 3]}, "context: e_blocks: block 3, but the image tower has 3, counted from 0"),
+        ("dualprompt", {"e_blocks": [1]}, "context: g_blocks and e_blocks: block 1 stands there twice"),
+        ("codaprompt", {"length": 7}, "context: length: 7, but half of it goes to keys and half to values"),
+        ("codaprompt", {"pool": 1}, "context: pool: 1 components for 2 experiences: expected one for each"),
+        ("l2p", {"top": 11}, "context: top: 11 prompts, but pool: 10"),
+    ],
+)
+def test_a_pool_that_cannot_be_is_refused(key, context, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        begun(key, context=context)
+
+
+# --- CLIP-LoRA ------------------------------------------------------------------------------------------------------------
+
+
+def in_the_weights(model: Learner) -> torch.Tensor:
+    """Text features (C, D) by open_clip's own encoder, the deltas put into its weights."""
+    tower, plain = model.tower, copy.deepcopy(model.clip.model)
+    for i, block in enumerate(plain.transformer.resblocks):
+        deltas = [tower.scale * tower.B[f"text_{i}_{name}"] @ tower.A[f"text_{i}_{name}"] for name in "qkv"]
+        block.attn.in_proj_weight.data += torch.cat(deltas).detach()
+    return F.normalize(plain.encode_text(model.texts.frames[0].tokens), dim=-1).detach()
+
+
+@pytest.mark.parametrize("dropout", (0.0, 0.25))
+def test_an_adapter_in_the_text_tower_under_fixed_words_never_meets_a_stale_text(dropout):
+    """Neither a prefix nor the text of a class learned before survives a step."""
+    model, x = begun("cliplora", tower={"dropout": dropout}), shown(4)
+    current, made = range(2, 4), optimizer(load_card("cliplora").training, model)
+    found = []
+    for _ in range(3):
+        model.eval()
+        with torch.no_grad():
+            tested = model.output(x, model.classes).text
+        torch.testing.assert_close(tested, in_the_weights(model), atol=1e-5, rtol=0)
+        found.append(tested)
+        model.train()
+        if dropout == 0:
+            torch.testing.assert_close(model.output(x, model.classes).text, in_the_weights(model), atol=1e-5, rtol=0)
+            torch.testing.assert_close(model.output(x, current).text, in_the_weights(model)[2:], atol=1e-5, rtol=0)
+        made.zero_grad()
+        out, terms = model.loss(x, torch.tensor([2, 3, 3, 2]))
+        sum(terms.values()).backward()
+        assert out.text.requires_grad and all(p.grad.any() for name, p in model.tower.named_parameters() if "text" in name)
+        for group in made.param_groups:
+            group["lr"] = 0.01
+        made.step()
+    for before, after in zip(found, found[1:]):
+        assert ((before - after).abs().amax(dim=1) > 1e-3).all()
+
+
+def test_every_projection_of_cliplora_has_a_dropout_mask_of_its_own_and_every_text_too():
+    model = begun("cliplora")
+    seen = []
+    model.tower.dropped = lambda where, name, h: seen.append((where, name, len(h))) or h
+    model.train()
+    model.loss(shown(4), torch.tensor([2, 3, 3, 2]))
+
+    for tower, n in (("image", 4), ("text", 2)):
+        assert [name for where, name, _ in seen if where.tower == tower] == ["q", "k", "v"] * model.clip.shape(tower)[0]
+        assert {count for where, _, count in seen if where.tower == tower} == {n}
