@@ -1,8 +1,6 @@
 """Method cards: what they say is what the models are."""
 
 import re
-import sys
-import types
 from functools import lru_cache
 
 import pytest
@@ -75,9 +73,8 @@ def test_a_thousand_million_vectors_are_refused_before_they_are_built(key):
             piece(card, "context", {"clip": None, "names": NAMES})
 
 
-def test_a_page_says_how_large_its_own_options_may_be(monkeypatch):
+def test_a_page_says_how_large_its_own_options_may_be(tmp_path):
     """And may postpone its annotations."""
-    page = types.ModuleType("lamm_cl.methods.wide")
     text = """
 from __future__ import annotations
 from typing import Annotated, Literal
@@ -88,11 +85,10 @@ class Projected(Labels):
         super().__init__()
         self.M = M
 """
-    exec(compile(text, "wide.py", "exec"), page.__dict__)
-    monkeypatch.setitem(sys.modules, page.__name__, page)
+    (tmp_path / "wide.py").write_text(text)
 
     def made(**options):
-        return piece(resolve(load_card("coop"), {"labels": {"use": "wide.Projected"} | options}), "labels", {})
+        return piece(resolve(load_card("coop"), {"labels": {"use": f"{tmp_path}/wide.py:Projected"} | options}), "labels", {})
 
     assert made(M=10_000).M == 10_000
     with pytest.raises(UserError, match="^coop: labels: M: expected 20000 or less, got 20001$"):
