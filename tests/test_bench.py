@@ -68,7 +68,8 @@ def test_every_method_has_the_loss_gradients_and_logits_of_the_released_amount_o
     assert ours.keys() == plain.keys()
     for name, value in plain.items():
         rounding = 1e-4 if name == "loss" else 1e-7  # logits are a hundred times a cosine, and a loss may be near 0
-        assert (ours[name] - value).abs().max() <= 1e-5 * value.abs().max() + rounding, name
+        near = 1e-5 if name in ("loss", "logits") else 3e-5  # attention in another order: gradients of image prompts differ most
+        assert (ours[name] - value).abs().max() <= near * value.abs().max() + rounding, name
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
