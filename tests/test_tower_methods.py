@@ -24,6 +24,7 @@ DEFAULT = {  # card -> what the toy's few images and three blocks need otherwise
     "l2p": {"training": SMALL | {"epochs": 2}},
     "dualprompt": {"context": {"e_blocks": [2]}, "training": SMALL | {"epochs": 2}},
     "codaprompt": {"context": {"pool": 6, "blocks": [0, 2]}, "training": SMALL | {"epochs": 2}},
+    "moe": {"training": SMALL | {"steps": None, "epochs": 2}},
 }
 VARIANTS = {
     "cliplora-released": DEFAULT["cliplora"],
@@ -32,6 +33,7 @@ VARIANTS = {
     "dualprompt-original": DEFAULT["dualprompt"],
     "dualprompt-c3box": DEFAULT["dualprompt"],
     "codaprompt-c3box": DEFAULT["codaprompt"],
+    "moe-released": {"training": SMALL | {"epochs": 2}},
 }
 EVERY = DEFAULT | VARIANTS
 NAMES = ["cat", "golden retriever", "forget-me-not", "dog"]

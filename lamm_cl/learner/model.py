@@ -273,4 +273,3 @@ class _Seeded:
 
     def __exit__(self, *error: object) -> None:
         self.fork.__exit__(*error)
-

@@ -190,10 +190,12 @@ class Tower(Piece, Additions):
     class then run in training, for a shared prefix would draw once for all classes.
 
     own: towers with weights that learn (FrozenCLIP.unfrozen), through which images and texts then go; None: the frozen ones.
+    whole_texts: texts go through all positions at the test too, for one that draws there.
     """
 
     needs = frozenset({"pixels"})
     own: FrozenCLIP | None = None
+    whole_texts: ClassVar[bool] = False
 
 
 class Memory(Piece):

@@ -78,11 +78,19 @@ class Frame(nn.Module):
 
     def encode(self, prompts: Prompts, labels: Tensor | None, classes: range) -> Tensor:
         """Unit text features (c, D), or (B, c, D) if the context depends on the image.  The shared prefix runs once."""
+        if self._whole:
+            return self.read(self.last_tokens(prompts, labels, classes), classes)
         return self._through(self.clip.text, prompts, labels, classes)
 
     def encode_raw(self, prompts: Prompts, labels: Tensor | None, classes: range) -> Tensor:
         """As `encode` -> features before they are normalised."""
+        if self._whole:
+            return self.clip.read_raw(self._at_end(self.last_tokens(prompts, labels, classes), classes))
         return self._through(self.clip.text_raw, prompts, labels, classes)
+
+    @property
+    def _whole(self) -> bool:
+        return any(tower.whole_texts for tower in self.additions)
 
     def _through(self, text: Callable[..., Tensor], prompts: Prompts, labels: Tensor | None, classes: range) -> Tensor:
         stop = 1 + max(self.eot[classes.start : classes.stop])
@@ -114,8 +122,12 @@ class Frame(nn.Module):
 
     def read(self, tokens: Tensor, classes: range) -> Tensor:
         """Unit text features (c, D) from the last block's output (c, L, d)."""
+        return self.clip.read(self._at_end(tokens, classes))
+
+    def _at_end(self, tokens: Tensor, classes: range) -> Tensor:
+        """(c, L, d) -> what stands at the end of text (c, d)."""
         at = torch.arange(len(classes), device=tokens.device)
-        return self.clip.read(tokens[at, self.end[classes.start : classes.stop]])
+        return tokens[at, self.end[classes.start : classes.stop]]
 
 
 class TextFeatures(nn.Module):

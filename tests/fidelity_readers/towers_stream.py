@@ -80,11 +80,11 @@ class Played:
         return images(self.case["eval_images"]["seed"], self.case["eval_images"]["batch"], self.arch["image"])
 
     @torch.no_grad()
-    def output(self, pixels: Tensor, model: Learner | None = None):
-        """In evaluation, over all classes of the stream."""
+    def output(self, pixels: Tensor, model: Learner | None = None, classes: range | None = None):
+        """In evaluation; over all classes of the stream unless some are named."""
         model = model or self.model
         model.eval()
-        out = model.output(self.shown(self, pixels), model.classes)
+        out = model.output(self.shown(self, pixels), classes or model.classes)
         model.train()
         return out
 
