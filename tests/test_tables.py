@@ -345,3 +345,13 @@ def test_only_the_kinds_that_fit_are_shown(tmp_path):
 
     assert {*demo} == {"degradation", "degradation-per-dataset", "incremental", "base-to-new", "cost"}
     assert {*shots} == {"incremental", "cost", "few-shot"}
+
+
+def test_the_cost_table_tells_what_is_carried_between_experiences_in_all_and_a_class(tmp_path):
+    one = record([[5, 5], [9, 5], [7, 8]])
+    classes = len(one.dataset.classes)
+    write(tmp_path, [replace(one, model=replace(one.model, kept_bytes=2048 * classes))])
+
+    (row,) = cells(tmp_path, "cost")["mean"]
+
+    assert (row["kept (KiB)"], row["kept a class (KiB)"]) == (f"{2 * classes}.0", "2.0")

@@ -82,6 +82,8 @@ ACCURACIES = ("average incremental", "last")  # of these; the others are differe
 COST = {  # column -> (digits, metric)
     "trainable parameters": (0, lambda r: r.model.trainable[-1]),
     "label tokens": (0, lambda r: or_nan(r.model.label_tokens)),
+    "kept (KiB)": (1, lambda r: or_nan(r.model.kept_bytes) / 1024),
+    "kept a class (KiB)": (1, lambda r: or_nan(r.model.kept_bytes) / 1024 / len(r.dataset.classes)),
     "images encoded": (0, lambda r: work(r, "images encoded")),
     "prompts forward": (0, lambda r: work(r, "prompts forward")),
     "prompts backward": (0, lambda r: work(r, "prompts backward")),
@@ -91,4 +93,4 @@ COST = {  # column -> (digits, metric)
     "images/s": (0, lambda r: or_nan(r.measured.images_per_second)),
     "peak memory (MiB)": (0, lambda r: or_nan(r.measured.peak_memory_bytes) / 2**20),
 }
-LATER = {*WORK, "multiply-adds (G)", "machine busy (%)"}  # of these: what the first records do not tell; left out if none does
+LATER = {*WORK, "multiply-adds (G)", "machine busy (%)", "kept (KiB)", "kept a class (KiB)"}  # of these: what the first records do not tell; left out if none does
