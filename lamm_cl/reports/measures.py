@@ -93,4 +93,5 @@ COST = {  # column -> (digits, metric)
     "images/s": (0, lambda r: or_nan(r.measured.images_per_second)),
     "peak memory (MiB)": (0, lambda r: or_nan(r.measured.peak_memory_bytes) / 2**20),
 }
-LATER = {*WORK, "multiply-adds (G)", "machine busy (%)", "kept (KiB)", "kept a class (KiB)"}  # of these: what the first records do not tell; left out if none does
+# Of these: what the first records do not tell; left out if none does.
+LATER = {*WORK, "multiply-adds (G)", "machine busy (%)", "kept (KiB)", "kept a class (KiB)"}
