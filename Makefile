@@ -13,6 +13,7 @@ test: $(READY)
 
 lint: $(READY)
 	.venv/bin/ruff check .
+	.venv/bin/mypy
 
 # The shipped results, anew: hours.
 reference: $(READY)

@@ -7,6 +7,7 @@ from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -16,13 +17,14 @@ from lamm_cl.config import schema, uses
 from lamm_cl.config.explained import expected
 from lamm_cl.errors import UserError, did_you_mean
 from lamm_cl.learner.model import Learner
-from lamm_cl.learner.pieces import Head, Labels, Piece, Words
-from lamm_cl.learner.table import table_for
+from lamm_cl.learner.pieces import ContextLearner, Head, Labels, Loss, Memory, Piece, Tower, Words
+from lamm_cl.learner.table import TextTable, table_for
 from lamm_cl.learner.text import Frame, RawTexts, TextFeatures
 from lamm_cl.towers.clip import FrozenCLIP
 from lamm_cl.towers.features import FeaturesOnly
 
-FIELDS = ("context", "labels", "loss", "head", "tower", "memory")  # in the order in which their first values are drawn
+FIELDS = ("context", "labels", "loss", "head", "tower", "memory")  # of a card, in the order in which first values are drawn
+Kind = TypeVar("Kind", bound=Piece)
 
 
 def build(card: schema.Card, clip: FrozenCLIP | FeaturesOnly, names: list[str], experiences: list[range], *,
@@ -35,12 +37,14 @@ def build(card: schema.Card, clip: FrozenCLIP | FeaturesOnly, names: list[str], 
     given = dict(clip=clip, names=names, template=template, dataset=dataset, shots=shots, experiences=experiences)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
-        made = {field: piece(card, field, given) for field in FIELDS}
-        context, labels = made["context"] or Words(), made["labels"] or Labels()
-        head, loss, tower = made["head"] or Head(), made["loss"], made["tower"]
-        texts = reference = None
+        context = made(card, "context", given, ContextLearner) or Words()  # drawn in this order
+        labels = made(card, "labels", given, Labels) or Labels()
+        loss, head = made(card, "loss", given, Loss), made(card, "head", given, Head) or Head()
+        tower, memory = made(card, "tower", given, Tower), made(card, "memory", given, Memory)
+        texts: TextFeatures | TextTable | None = None
+        reference: TextFeatures | None = None
         if isinstance(clip, FeaturesOnly):
-            others = [one for one in (loss, tower, made["memory"]) if one is not None]
+            others: list[Piece] = [one for one in (loss, tower, memory) if one is not None]
             texts = table_for(clip, experiences, context, labels, head, others, templates_decide=card.head is None)
         elif head.reads_text:
             beside = tower if tower is not None and tower.moves_text else None
@@ -52,8 +56,16 @@ def build(card: schema.Card, clip: FrozenCLIP | FeaturesOnly, names: list[str], 
                 frames = [Frame(through, names, t, context, Labels(), beside) for t in context.templates]
                 reference = TextFeatures(frames, Labels(), experiences)
     return Learner(clip, experiences, context=context, labels=labels, head=head, tower=tower, extra_loss=loss,
-                   memory=made["memory"], texts=texts, reference=reference, seed=seed,
+                   memory=memory, texts=texts, reference=reference, seed=seed,
                    train_label_space=card.label_space or train_label_space).to(clip.device)  # fmt: skip
+
+
+def made(card: schema.Card, field: str, given: dict, kind: type[Kind]) -> Kind | None:
+    """The piece of a field; UserError for a class that is a piece of another kind."""
+    found = piece(card, field, given)
+    if found is not None and not isinstance(found, kind):
+        raise UserError(f"{card.key}: {field}: use: {type(found).__name__} is no {field}; expected a {kind.__name__}")
+    return found
 
 
 def piece(card: schema.Card, field: str, given: dict) -> Piece | None:
@@ -63,7 +75,7 @@ def piece(card: schema.Card, field: str, given: dict) -> Piece | None:
         return None
     where = f"{card.key}: {field}"
     cls = find(entry.use, where)
-    parameters = inspect.signature(cls.__init__, eval_str=True).parameters  # a page may postpone its annotations
+    parameters = inspect.signature(cls.__init__, eval_str=True).parameters  # a page may postpone its annotations  # type: ignore[misc]
     mine = {name: p for name, p in parameters.items() if name != "self" and name not in given}
     options = {}
     for name, value in entry.options.items():
@@ -95,6 +107,7 @@ def find(use: str, where: str) -> type:
 def imported(file: Path) -> ModuleType:
     """The module of a file of one's own, run once; files beside it can be imported by it."""
     spec = spec_from_file_location(uses.of(f"{file}:_").module, file)
+    assert spec and spec.loader
     module = module_from_spec(spec)
     sys.modules[spec.name] = module
     sys.path.insert(0, str(file.parent))

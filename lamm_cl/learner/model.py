@@ -1,5 +1,7 @@
 """One learner: a row of pieces on the frozen towers.  A page in methods/ fills pieces; nobody edits this file for a method."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,9 +9,11 @@ from torch import Tensor, nn
 from lamm_cl.learner.output import Output
 from lamm_cl.learner.pieces import ContextLearner, Head, Labels, Loss, Memory, Piece, Tower
 from lamm_cl.learner.shown import Experience, Frozen, Images
+from lamm_cl.learner.table import TextTable
 from lamm_cl.learner.text import TextFeatures
 from lamm_cl.seeds import derive
 from lamm_cl.towers.clip import FrozenCLIP, Prompts
+from lamm_cl.towers.features import FeaturesOnly
 
 PROMPTS = 4096  # that run through the text tower at a time in evaluation, where every image has its own
 
@@ -20,9 +24,9 @@ class Learner(nn.Module):
     texts, reference: text features of classes, learned and with the names' own tokens; None where nobody reads them.
     """
 
-    def __init__(self, clip: FrozenCLIP, experiences: list[range], *, context: ContextLearner, labels: Labels, head: Head,
-                 tower: Tower | None = None, extra_loss: Loss | None = None, memory: Memory | None = None,
-                 texts: TextFeatures | None = None, reference: TextFeatures | None = None,
+    def __init__(self, clip: FrozenCLIP | FeaturesOnly, experiences: list[range], *, context: ContextLearner, labels: Labels,
+                 head: Head, tower: Tower | None = None, extra_loss: Loss | None = None, memory: Memory | None = None,
+                 texts: TextFeatures | TextTable | None = None, reference: TextFeatures | None = None,
                  train_label_space: str = "experience", seed: int = 0):  # fmt: skip
         super().__init__()
         self.clip, self.experiences, self.seed = clip, experiences, seed
@@ -148,6 +152,7 @@ class Learner(nn.Module):
 
     def text_features(self, prompts: Prompts, classes: range) -> Tensor:
         """(c, D), or (B, c, D).  What is asked in evaluation without gradients is kept for the next batch."""
+        assert self.texts is not None
         if not (self.training or torch.is_grad_enabled() or self.context.reads_images):
             wanted = [mine for mine in self.experiences if mine.start < classes.stop and classes.start < mine.stop]
             self.texts.keep(self.context.text(None, self.classes), wanted)
@@ -271,5 +276,5 @@ class _Seeded:
         self.fork.__enter__()
         torch.manual_seed(self.seed)
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         self.fork.__exit__(*error)

@@ -23,7 +23,7 @@ class Output:
     image_prompts: Prompts = field(default_factory=Prompts)
     raw: Tensor | None = None  # (B, D) image features before they were normalised
     trunk: Tensor | None = None  # (B, w) before the projection
-    logits: Tensor = None  # (B, c), from the head
+    logits: Tensor = field(init=False)  # (B, c), from the head
     text_raw: Tensor | None = None  # (c, D) text features before they were normalised, for heads that need them
 
     @cached_property

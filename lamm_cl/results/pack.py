@@ -117,7 +117,9 @@ def read_pack(path: Path) -> Pack:
 
     Raises UserError, in one line, for a file that is no pack, is damaged, is too large, or was changed since it was written.
     """
-    first, found, size = {}, [], 0
+    first: dict = {}
+    found: list[Packed] = []
+    size = 0
     for number, line in enumerate(_sealed_lines(path), start=1):
         where = f"{path}: line {number}"
         if number == 1:
@@ -175,8 +177,10 @@ def _run(line: bytes, where: str) -> tuple[str, bytes]:
 def _file(line: bytes, where: str) -> tuple[str, bytes]:
     match = FILE.fullmatch(line)
     try:
+        if match is None:
+            raise ValueError
         return match[1].decode(), base64.b64decode(match[2], validate=True)
-    except (TypeError, ValueError):
+    except ValueError:
         raise UserError(f"{where}: no file of learned tensors") from None
 
 
