@@ -60,7 +60,7 @@ def names_of(classes: int) -> list[str]:
 def step(model: Learner, x: Images, targets: Tensor) -> None:
     """One training step's forward and backward pass."""
     _, terms = model.loss(x, targets)
-    sum(terms.values()).backward()
+    model.backward(terms, sum(terms.values()))
 
 
 def random_clip(architecture: str, device: str) -> FrozenCLIP:
@@ -72,8 +72,9 @@ def random_clip(architecture: str, device: str) -> FrozenCLIP:
 def card(method: str, frozen: FrozenCLIP) -> Card:
     """A method's card; deep prompts no deeper than the towers."""
     shipped = load_card(method)
-    depth = shipped.context.options.get("depth")
-    return resolve(shipped, {"context": {"depth": min(depth, frozen.depth)}} if depth else {})
+    deepest = {"depth": frozen.depth, "depth_image": frozen.depth, "block": frozen.depth - 1}
+    given = shipped.context.options
+    return resolve(shipped, {"context": {name: min(given[name], most) for name, most in deepest.items() if name in given}})
 
 
 def batch_of(method: str) -> int:
@@ -100,7 +101,8 @@ def inputs(model: Learner, batch: int, classes: range) -> tuple[Images, Images, 
     features = F.normalize(torch.randn(batch, model.clip.D, generator=draw), dim=-1)
     targets = torch.randint(classes.start, classes.stop, (batch,), generator=draw)
     pixels, frozen = Images(pixels=images).to(model.clip.device), Images(frozen=features).to(model.clip.device)
-    return pixels, pixels if model.needs_pixels else frozen, targets.to(model.clip.device)
+    brought = replace(pixels, frozen=frozen.frozen if "frozen" in model.needs else None) if model.needs_pixels else frozen
+    return pixels, brought, targets.to(model.clip.device)
 
 
 def text_tower(frozen: FrozenCLIP, classes: int, repeats: int) -> Iterator[Measure]:
@@ -151,6 +153,21 @@ def steps(frozen: FrozenCLIP, classes: int, repeats: int) -> Iterator[Measure]:
         measure = at_least(f"{method}_step", fast, "s", slow / fast, target, note)
         yield replace(measure, met=measure.met and share <= 1.2)
         del model, released, functions
+        gc.collect()
+
+
+def prompt_steps(frozen: FrozenCLIP, classes: int) -> Iterator[Measure]:
+    """As `steps`, once each: a step as released of a batch of 128 takes a minute."""
+    for method in ("kgcoop", "prograd", "tcp", "vpt", "ivlp", "promptsrc"):
+        batch = batch_of(method)
+        model, released = learner(method, frozen, classes), learner(method, frozen, classes, released=True)
+        images, x, targets = inputs(model, batch, range(classes))
+        for made, shown in ((model, x), (released, images)):  # a step of one image, in which references are made
+            step(made, next(shown.split(1)), targets[:1])
+        fast, slow = interleaved([partial(step, model, x, targets), partial(step, released, images, targets)], 1)
+        note = f"as released {slow:.2f} s; batch {batch}, {classes} classes"
+        yield Measure(f"{method}_step", fast, "s", slow / fast, note=note)
+        del model, released
         gc.collect()
 
 
@@ -301,6 +318,7 @@ def measure(architecture: str, classes: int, repeats: int, device: str, groups: 
             "memory": lambda: lamm_memory(architecture, device, 2 * classes) if counted else (),
             "runs": lambda: whole_runs(device, Path(folder)),
             "heads": lambda: closed_forms(frozen, repeats) if counted else (),
+            "prompts": lambda: prompt_steps(frozen, classes),
         }
         for group in groups:
             yield from made[group]()

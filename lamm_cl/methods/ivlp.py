@@ -47,6 +47,9 @@ class IVLP(DeepContext):
 
 def image_prompts(clip: FrozenCLIP, n: int, depth: int, option: str) -> nn.ParameterList:
     """(n, w) for the input and for the blocks 1 .. depth-1."""
-    if depth and depth > clip.shape("image")[0]:
-        raise UserError(f"context: {option}: {depth}, but the image tower has {clip.shape('image')[0]} blocks")
-    return nn.ParameterList(noise(n, clip.w) for _ in range(depth))
+    if not depth:
+        return nn.ParameterList()
+    width, blocks = clip.w, clip.shape("image")[0]
+    if depth > blocks:
+        raise UserError(f"context: {option}: {depth}, but the image tower has {blocks} blocks")
+    return nn.ParameterList(noise(n, width) for _ in range(depth))

@@ -7,7 +7,7 @@ flattened: the whole context is one direction.  Momentum and weight decay come a
 teacher's entropy, which has no gradient (trainers/prograd.py 283-293; dassl/engine/trainer.py 311-349).
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from lamm_cl.errors import UserError
 from lamm_cl.learner.pieces import ContextLearner, Few, Loss, Weight
-from lamm_cl.learner.prompts import in_template, words
+from lamm_cl.learner.prompts import Atom, in_template, words
 from lamm_cl.learner.text import FixedTexts
+from lamm_cl.methods.coop import ORDERS
 from lamm_cl.towers.clip import FrozenCLIP, Prompts
 
 
@@ -29,8 +30,10 @@ class Padded(ContextLearner):
     templates of data sets for which the release's list differs from CoOp's.
     """
 
-    def __init__(self, clip: FrozenCLIP, *, template: str, dataset: str, n: Few, instead: dict[str, str] | None = None):
+    def __init__(self, clip: FrozenCLIP, *, template: str, dataset: str, n: Few, position: Literal["end", "front"] = "end",
+                 instead: dict[str, str] | None = None):  # fmt: skip
         super().__init__()
+        self.order = ORDERS[position]
         template = (instead or {}).get(dataset, template)
         in_template(template, "")
         phrase = template.partition("{}")[0].split()
@@ -42,6 +45,9 @@ class Padded(ContextLearner):
 
     def text(self, x: Tensor | None, classes: range) -> Prompts:
         return Prompts(self.v.unsqueeze(0))
+
+    def arrange(self, phrase: list[Atom], name: list[Atom]) -> list[Atom]:
+        return self.order(phrase, name)
 
 
 class Projected(Loss):

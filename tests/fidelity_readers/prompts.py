@@ -38,12 +38,16 @@ def card_of(case: dict) -> Card:
     method, hyper = case["method"], case["hyper"]
     init, weights = hyper.get("ctx_init") or None, hyper.get("loss_weights", {})
     assert weights.get("ce", 1) == 1
-    coop = "coop.ClassContext" if hyper.get("class_specific_context") else "coop.CoOp"
-    coop = {"use": coop, "n": hyper.get("n_ctx"), "init": init, "position": hyper.get("class_token_position", "end")}
+    own = len(case["trainable"].get("prompt_learner.ctx", ())) == 3  # a context for each class, which words never start
+    coop = {"use": "coop.ClassContext" if own else "coop.CoOp", "n": hyper.get("n_ctx"), "init": None}
+    position = {"position": hyper.get("class_token_position", "end")}
     changes = {
-        "KgCoOp": lambda: {"context": coop, "loss": {"weight": weights["score"]}},
+        "KgCoOp": lambda: {  # quirks 3, 4
+            "context": {"n": 4} if init else coop,
+            "loss": {"weight": weights["score"]},
+        },
         "ProGrad": lambda: {
-            "context": {"n": hyper["n_ctx"]} if init else coop,
+            "context": ({"n": hyper["n_ctx"]} if init else coop) | position,
             "loss": {"temperature": hyper["temperature"], "strength": hyper["lambda"]},
         },
         "IVLP": lambda: {
@@ -63,7 +67,8 @@ def card_of(case: dict) -> Card:
         },
         "VPT": lambda: {"context": {"n": hyper["n_ctx_vision"], "depth": hyper["prompt_depth_vision"]}},
         "TCP": lambda: {
-            "context": {"n": hyper["n_ctx"], "m": hyper["n_class_prompts"], "block": hyper["class_prompt_block"]},
+            "context": {"n": hyper["n_ctx"], "m": hyper["n_class_prompts"], "block": hyper["class_prompt_block"]}
+            | ({} if hyper["n_ctx"] == 4 else {"texts": {dataset_of(case): hyper["prompt_template"]}}),
             "loss": {"weight": weights["score"]},
         },
         "TaskRes": lambda: {"head": {"instead": {dataset_of(case): hyper["residual_scale"]}}},
