@@ -57,7 +57,9 @@ def computed(key: str, names: list[str], precision: str, released: bool) -> dict
 
 
 LONG = ("coop-16", "zero-shot-", "prograd", "promptsrc")  # contexts or references that leave no room for the longest name
-READ = [key for key in card_names() if not load_card(key).head]  # a head of its own has nothing that the yardstick would slow
+READ = [  # a head of its own has nothing that the yardstick would slow, and the yardstick's texts know no additions
+    key for key in card_names() if not (load_card(key).head or load_card(key).tower)
+]
 CASES = [(key, names) for key in READ for names in NAMES if not (names == LONGEST and key.startswith(LONG))]
 every_case = pytest.mark.parametrize(("key", "names"), CASES)
 
@@ -68,7 +70,7 @@ def test_every_method_has_the_loss_gradients_and_logits_of_the_released_amount_o
     assert ours.keys() == plain.keys()
     for name, value in plain.items():
         rounding = 1e-4 if name == "loss" else 1e-7  # logits are a hundred times a cosine, and a loss may be near 0
-        near = 1e-5 if name in ("loss", "logits") else 3e-5  # attention in another order: gradients of image prompts differ most
+        near = 3e-5 if key == "vpt" and name not in ("loss", "logits") else 1e-5  # over five seeds 2.3e-5 there
         assert (ours[name] - value).abs().max() <= near * value.abs().max() + rounding, name
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import cases_in
 from fidelity_readers.steps import clip_of, gradient_of, parameter_of, training_of
 from generated import clip_tensor, fill, images
 
@@ -22,7 +23,7 @@ from lamm_cl.data.fewshot import few_shot, few_shot_pair
 from lamm_cl.learner.build import build
 from lamm_cl.learner.model import Learner
 from lamm_cl.learner.shown import Images
-from lamm_cl.training.optimizing import learning_rate, optimizer
+from lamm_cl.training.optimizing import learning_rate, optimizer, set_rate
 from lamm_cl.training.stream import class_counts, members
 
 COUNTED = {"cases": 0, "arrays": 0, "skipped": 0}
@@ -331,6 +332,34 @@ def test_optimizer_steps_are_dassls(fidelity, schedule):
             rows[name].append(held[name].detach().clone())
     for name in held:
         np.testing.assert_allclose(torch.stack(rows[name]), golden[f"sgd_{schedule}/{name}"], atol=how["atol"], rtol=0)
+        COUNTED["arrays"] += 1
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw_cosine"])
+def test_optimizer_steps_are_those_of_the_methods_inside_the_towers(request, name):
+    """Parameter b has a zero gradient, c none."""
+    cases, load = cases_in(Path(request.config.getoption("--fidelity-cases") or Path(__file__).parent / "fidelity_towers"))
+    if name not in cases.get("optimizers", {}):
+        pytest.skip("these cases have no such traces")
+    how, golden = cases["optimizers"][name], load("optimizers")
+    schedule = how["schedule"]
+    annealing = {"use": "annealing", "per": "step", "floor": 0 if schedule == "constant" else schedule["eta_min"]}
+    assert schedule == "constant" or (schedule["type"], schedule["T_max"]) == ("CosineAnnealingLR", how["steps"])
+    training = Training(steps=how["steps"], batch=1, lr=how["lr"], weight_decay=how["weight_decay"], augmentation="none",
+                        optimizer={"use": name.partition("_")[0], "betas": how["betas"], "eps": how["eps"]},
+                        schedule="constant" if schedule == "constant" else annealing)  # fmt: skip
+    held = torch.nn.ParameterDict({k: fill(f"opt.{k}", (n,), 1.0, 0.0, cases["salt"]) for k, n in dict(a=64, b=16, c=16).items()})
+    made, rows, rates = optimizer(training, held), {k: [] for k in held}, []
+    for step in range(how["steps"]):
+        held["a"].grad, held["b"].grad = fill(f"opt.grad.{step}", (64,), 0.01, 0.0, cases["salt"]), torch.zeros(16)
+        rates.append(learning_rate(training, 0, step, how["steps"]))
+        set_rate(made, rates[-1])
+        made.step()
+        for k in held:
+            rows[k].append(held[k].detach().clone())
+    np.testing.assert_allclose(rates, golden[f"{name}/lr"], rtol=1e-9)
+    for k in held:
+        np.testing.assert_allclose(torch.stack(rows[k]), golden[f"{name}/{k}"], atol=how["atol"], rtol=0)
         COUNTED["arrays"] += 1
 
 

@@ -7,12 +7,12 @@ from generated import tiny_clip
 from layouts import EXPECTED, ORIGINALS, picture, write
 
 from lamm_cl.cli import main
+from lamm_cl.cli.dry_run import asked_by
 from lamm_cl.config.cards import card_for, load_scenario, scenario_names
 from lamm_cl.config.schema import Scenario
 from lamm_cl.data import catalogue
 from lamm_cl.data.dataset import Files, Split, learned_from
 from lamm_cl.errors import UserError
-from lamm_cl.learner.build import find
 from lamm_cl.sweeping import estimate
 from lamm_cl.sweeping.estimate import Sizes
 from lamm_cl.sweeping.plan import Run, plan
@@ -186,13 +186,28 @@ def test_the_work_of_a_sweep_by_hand(tmp_path):
     })  # fmt: skip
     runs = plan(measured, tmp_path)
 
-    work = estimate.work(runs, {"DTD": Sizes(classes=5, train=100, test=50)}, lambda card: find(card.context.use, card.key))
+    work = estimate.work(runs, {"DTD": Sizes(classes=5, train=100, test=50)}, asked_by)
 
     images = 5 * 4  # 4 shots
     assert work.encoded == 50 + 2 * images + 2 * 3 * images  # test; two seeds; the augmented ones anew in each epoch
     assert work.prompted == 2 * (3 * images * 3 + 3 * 50)  # forward and backward; tested before and after both experiences
     steps = {3: 3 * 6, 2: 3 * 4}  # classes -> epochs x batches of two
     assert work.prompts == 2 * 3 * (3 * steps[3] + 2 * steps[2])  # three methods learn
+
+
+def test_the_work_of_methods_inside_the_towers_by_hand(tmp_path):
+    """CLIP-LoRA asks nothing of the bank, L2P its queries there and no texts, SimpleCIL neither."""
+    small = {"training": {"epochs": 3, "batch": 2, "augmentation": "none"}}
+    measured = scenario("DTD", seeds=[1], methods=["cliplora", "l2p", "simplecil"], overrides={
+        "cliplora": {"training": {"steps_per_shot": 2, "batch": 2}}, "l2p": small,
+    })  # fmt: skip
+
+    work = estimate.work(plan(measured, tmp_path), {"DTD": Sizes(classes=5, train=100, test=50)}, asked_by)
+
+    images, tested, steps = 5 * 4, 3 * 50, 2 * 4  # steps: per shot x shots
+    assert work.encoded == 50 + images
+    assert work.prompted == 2 * steps * 2 * 3 + tested + images * 3 * 3 + tested
+    assert work.prompts == steps * (3 + 2)
 
 
 def test_table_2_has_the_papers_runs(tmp_path):

@@ -14,6 +14,7 @@ from lamm_cl.errors import UserError
 from lamm_cl.learner.build import build
 from lamm_cl.learner.model import Learner
 from lamm_cl.learner.shown import Images
+from lamm_cl.methods.exemplars import herding
 from lamm_cl.training import keeper
 from lamm_cl.training.optimizing import optimizer
 from lamm_cl.training.state import write
@@ -170,6 +171,48 @@ def test_what_coda_prompt_learned_before_stays_to_the_bit(tmp_path):
 def test_a_pool_that_cannot_be_is_refused(key, context, said):
     with pytest.raises(UserError, match=re.escape(said)):
         begun(key, context=context)
+
+
+# --- exemplars ------------------------------------------------------------------------------------------------------------
+
+
+def begun_run(tmp_path, memory: dict, key: str = "l2p-c3box", **changes):
+    overrides = {key: EVERY[key] | {"memory": {"per_class": None, "total": None} | memory}}
+    return toy.prepared(toy.planned(tmp_path / "run", key, overrides=overrides, experiences=[2, 2, 3], **changes), tmp_path)
+
+
+@pytest.mark.parametrize("choose", ["herding", "random"])
+def test_exemplars_are_of_old_classes_alone_and_never_more_than_there_is_room_for(tmp_path, choose):
+    for memory, counts in (({"per_class": 3}, [0, 3, 3]), ({"total": 9}, [0, 4, 2])):
+        prepared = begun_run(tmp_path, memory | {"choose": choose})
+        model, earlier = prepared.model, {}
+        for i, each in enumerate(counts):
+            model.begin(i)
+            model.observe(i, prepared.sources.observed(i))
+            e = model.experience(i)
+            found = model.memory.samples(e)
+            labels = prepared.parts.train_targets[found]
+            assert labels.bincount(minlength=7).tolist() == [each] * e.classes.start + [0] * (7 - e.classes.start)
+            assert len(set(found.tolist())) == len(found)
+            mine = {c: found[labels == c].tolist() for c in range(e.classes.start)}
+            assert all(earlier[c][: len(ids)] == ids for c, ids in mine.items() if c in earlier)  # the first of an order stay
+            earlier = mine
+
+
+def test_herding_takes_the_image_that_brings_the_mean_nearest(tmp_path):
+    x = F.normalize(torch.randn(9, 5, generator=torch.Generator().manual_seed(0)), dim=-1)
+
+    order = herding(x, 9).tolist()
+
+    assert sorted(order) == list(range(9))
+    for k in range(1, 9):
+        means = {i: (x.mean(0) - x[[*order[: k - 1], i]].mean(0)).norm() for i in range(9) if i not in order[: k - 1]}
+        assert order[k - 1] == min(means, key=means.get)
+
+
+def test_a_memory_without_old_classes_in_the_loss_is_refused(tmp_path):
+    with pytest.raises(UserError, match="l2p-c3box: memory: images of old classes need old classes in the loss"):
+        begun("l2p-c3box", label_space="experience")
 
 
 # --- CLIP-LoRA ------------------------------------------------------------------------------------------------------------

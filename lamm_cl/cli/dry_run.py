@@ -8,6 +8,8 @@ from lamm_cl.cli.screen import duration, say
 
 if TYPE_CHECKING:
     from lamm_cl.cli.datasets import Datasets
+    from lamm_cl.config.schema import Card
+    from lamm_cl.sweeping.estimate import Asked
     from lamm_cl.sweeping.plan import Run
 
 
@@ -26,11 +28,23 @@ def _print_plan(runs: "list[Run]", todo: "list[Run]") -> None:
         say(f"  {'to do   ' if run in todo else 'finished'}  {run}  ->  {run.folder}")
 
 
+def asked_by(card: "Card") -> "Asked":
+    """What its pieces say, without building them."""
+    from lamm_cl.learner.build import find
+    from lamm_cl.learner.pieces import Head, Words
+    from lamm_cl.sweeping.estimate import Asked
+
+    context = find(card.context.use, card.key) if card.context else Words
+    head = find(card.head.use, card.key) if card.head else Head
+    prompted = context.prompts_images or card.tower is not None
+    return Asked(prompted, not prompted or bool((context.needs | head.needs) & {"frozen", "raw", "trunk"}), head.reads_text,
+                 context.reads_images)  # fmt: skip
+
+
 def _print_estimate(todo: "list[Run]", args: argparse.Namespace, datasets: "Datasets") -> None:
     """Images, time and disk, from a speed measured now on random weights of the scenario's architecture."""
     from lamm_cl.bench.speed import speed
     from lamm_cl.config.schema import FEATURES, HUB
-    from lamm_cl.learner.build import find
     from lamm_cl.sweeping.estimate import Sizes, work
     from lamm_cl.towers.devices import device
 
@@ -40,7 +54,7 @@ def _print_estimate(todo: "list[Run]", args: argparse.Namespace, datasets: "Data
         return
     here = {run.dataset: datasets(run.dataset) for run in todo}
     sizes = {name: Sizes(len(data.classes), len(data.train), len(data.test)) for name, data in here.items()}
-    needed = work(todo, sizes, lambda card: find(card.context.use, card.key))
+    needed = work(todo, sizes, asked_by)
     say(f"images to encode: {needed.encoded:,} once for all methods; {needed.prompted:,} passes of images with prompts")
     backbone = scenario.backbone
     if backbone.architecture.startswith(HUB):

@@ -34,6 +34,9 @@ def build(card: schema.Card, clip: FrozenCLIP | FeaturesOnly, names: list[str], 
 
     names: by order of arrival, underscores already spaces.  Initial values are drawn from `seed` alone.
     """
+    label_space = card.label_space or train_label_space
+    if card.memory is not None and label_space != "seen":
+        raise UserError(f"{card.key}: memory: images of old classes need old classes in the loss: expected label_space: seen")
     given = dict(clip=clip, names=names, template=template, dataset=dataset, shots=shots, experiences=experiences)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
@@ -57,7 +60,7 @@ def build(card: schema.Card, clip: FrozenCLIP | FeaturesOnly, names: list[str], 
                 reference = TextFeatures(frames, Labels(), experiences)
     return Learner(clip, experiences, context=context, labels=labels, head=head, tower=tower, extra_loss=loss,
                    memory=memory, texts=texts, reference=reference, seed=seed,
-                   train_label_space=card.label_space or train_label_space).to(clip.device)  # fmt: skip
+                   train_label_space=label_space).to(clip.device)  # fmt: skip
 
 
 def made(card: schema.Card, field: str, given: dict, kind: type[Kind]) -> Kind | None:

@@ -60,12 +60,12 @@ class MoEAdapters(Tower):
         at, gates = key(where), self.gates(where, first)
         found = 0
         for e, (down, up) in enumerate(zip(self.down[at], self.up[at])):
-            found = found + gates[:, e, None, None] * up(self.dropped(where, e, F.relu(down(x))))
+            found = found + gates[:, e, None, None].to(x) * up(self.dropped(where, e, F.relu(down(x))))
         return self.scale * found
 
     def gates(self, where: Where, first: Tensor) -> Tensor:
         """(N, d) -> (N, experts)."""
-        logits, noise = first @ self.R[key(where)], self.noise(where, len(first))
+        logits, noise = (first @ self.R[key(where)]).float(), self.noise(where, len(first))
         if noise is not None:
             logits = logits + noise.to(logits) * (F.softplus(first @ self.N[key(where)]) + EPSILON)
         best = logits.topk(self.top, dim=1)

@@ -38,8 +38,18 @@ class Speed:
     D: int
 
 
-def work(runs: Iterable[Run], sizes: dict[str, Sizes], context_of: Callable[[Card], type]) -> Work:
-    """Of all the runs; context_of: the class of a card's context, which says what it needs.
+@dataclass(frozen=True)
+class Asked:
+    """What a step of a card asks for: images through a tower in which something is learned, features from the bank, texts."""
+
+    prompted: bool
+    frozen: bool
+    texts: bool
+    each: bool = False  # texts for every image of its own
+
+
+def work(runs: Iterable[Run], sizes: dict[str, Sizes], asked_by: Callable[[Card], Asked]) -> Work:
+    """Of all the runs; asked_by: what a step of a card asks for.
 
     Runs of a dataset share the features of its test images, those of a seed also its training's.
     """
@@ -51,10 +61,10 @@ def work(runs: Iterable[Run], sizes: dict[str, Sizes], context_of: Callable[[Car
         counts = classes_of(run.stream.experiences, size.classes)
         images = [n * c / size.classes for c in counts]
         how_long = lengths(training, images, n / size.classes)
-        context = context_of(run.card)
-        if context.prompts_images:
+        asked = asked_by(run.card)
+        if asked.prompted:
             prompted += round(sum(each.images for each in how_long)) * (1 + BACKWARD) + size.test * (len(counts) + 1)
-        else:
+        if asked.frozen:
             augmented = training is not None and training.augmentation != "none"
             bank[run.dataset, "test"] = size.test
             if training:
@@ -62,11 +72,11 @@ def work(runs: Iterable[Run], sizes: dict[str, Sizes], context_of: Callable[[Car
                 bank[run.dataset, run.shots, run.seed, augmented] = max(
                     n * draws, bank.get((run.dataset, run.shots, run.seed, augmented), 0)
                 )
-        if training:
-            seen = run.scenario.train_label_space == "seen"
+        if training and asked.texts:
+            seen = (run.card.label_space or run.scenario.train_label_space) == "seen"
             for i, (c, each) in enumerate(zip(counts, how_long, strict=True)):
                 in_play = sum(counts[: i + 1]) if seen else c
-                prompts += each.steps * in_play * (training.batch if context.reads_images else 1)
+                prompts += each.steps * in_play * (training.batch if asked.each else 1)
     return Work(sum(bank.values()), prompted, prompts)
 
 

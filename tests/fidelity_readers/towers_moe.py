@@ -54,7 +54,9 @@ class Experts(Played):
             at = self.served[where] if where.tower == "text" else 0  # the texts of an experience follow those before
             self.served[where] += n
             whole = self.texts if where.tower == "text" else n
-            return fill(f"noise.{self.phase}.{name_of(where)}", (whole, 2), 1.0, 0.0, self.salt)[at : at + n]
+            return fill(f"noise.{self.phase}.{name_of(where)}", (whole, self.case["hyper"]["experts"]), 1.0, 0.0, self.salt)[
+                at : at + n
+            ]
 
         def dropped(where: Where, expert: int, h: Tensor) -> Tensor:
             if not tower.training:
