@@ -76,7 +76,13 @@ def stacked(matrices: list[Symmetric], r: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def distances(x: Tensor, means: Tensor, a: Tensor, U: Tensor, s: Tensor) -> Tensor:
     """Squared: (x - m_c)^T A_c (x - m_c), x (B, D), m (c, D), and A of c classes or of one that all share -> (B, c)."""
+    middle = means.mean(dim=0)  # nothing changes when all move together, and smaller numbers round less
+    x, means = x - middle, means - middle
     linear = x.square() @ a.T - 2 * x @ (a * means).T + (a * means.square()).sum(dim=1)
+    if len(U) == 1 < len(means):
+        along, centres = x @ U[0].T, means @ U[0].T  # (B, r), (c, r)
+        squares = (along.square() @ s.T) + (centres.square() @ s.T).T
+        return linear + squares - 2 * along @ (centres * s).T
     along = (x @ U.flatten(0, 1).T).unflatten(1, U.shape[:2])  # (B, c, r)
     centres = (U @ means.unsqueeze(2)).squeeze(2)
     return linear + ((along - centres).square() * s).sum(dim=2)
