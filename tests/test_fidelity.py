@@ -31,7 +31,7 @@ READERS = {  # of tests/fidelity_readers/
     for path in sorted((Path(__file__).parent / "fidelity_readers").glob("[a-z]*.py"))
     for family, reader in import_module(f"fidelity_readers.{path.stem}").READERS.items()
 }
-AWAITED = {"gda", "tip-adapter"}  # of fidelity_heads: no method yet
+AWAITED = {"tip-adapter"}  # of fidelity_heads: no method yet
 TERMS = {
     "loss_ce": "cross_entropy",
     "loss_param": "parameter",
