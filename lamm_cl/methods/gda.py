@@ -32,7 +32,7 @@ from lamm_cl.towers.clip import FrozenCLIP
 
 Positive = Annotated[float, Field(gt=0, le=10**6)]
 Share = Annotated[float, Field(gt=0, le=1)]
-Part = Annotated[float, Field(ge=0, lt=1)]
+Part = Annotated[float, Field(gt=0, lt=1)]
 CUT = 2.0**-23
 
 
