@@ -10,8 +10,8 @@ beta, alpha.  Here: by grid, on a share of the training images of every class se
 Released: the same grid on validation images (main.py 55-80, utils.py 103-121).  The first of equals wins, beta outer.
 
 TipAdapterF: the keys are what is learned, at the initial beta and alpha, and not normalised again; those of earlier experiences
-stay.  The last epoch counts, and the initial values too: every training image has been trained on.  ReleasedF: the best epoch,
-then the grid, then the better of both, all on validation images; the release takes the epoch on the test images (main.py 121-141).
+stay.  The last epoch counts, at the initial values: every training image has been trained on.  ReleasedF: the best epoch, then
+the grid, then the better of both, all on validation images; the release takes the epoch on the test images (main.py 121-141).
 """
 
 from typing import Annotated
@@ -115,19 +115,28 @@ class TipAdapter(Head):
         return (torch.cat(self.x), torch.cat(self.y)) if self.x else (self.values[:0], self.values[:0])
 
     def search(self, zero_shot: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """How many of (n, D), of classes y (n,), each beta and alpha gets right."""
+        """How many of (n, D), of classes y (n,), each beta and alpha gets right.
+
+        Against each other class an image is right above or below some alpha, so all alphas cost one comparison.
+        """
         free = (~torch.cat(self.held)).nonzero().squeeze(1)
         free = free[self.values[free].argsort(stable=True)]
         keys = self.keys[free]
         counts = torch.bincount(self.values[free], minlength=zero_shot.shape[1])
-        right = torch.zeros(len(self.betas), len(self.alphas), dtype=torch.int64)
-        for at in blocks(len(x), len(keys)):
-            far = keys @ x[at].T - 1  # (K, n)
+        alphas = torch.tensor(self.alphas, dtype=zero_shot.dtype, device=x.device)
+        right = torch.zeros(len(self.betas), len(alphas), dtype=torch.int64, device=x.device)
+        for at in blocks(len(x), max(len(keys), len(counts))):
+            far, true = keys @ x[at].T - 1, y[at].unsqueeze(1)  # (K, n), (n, 1)
+            behind = zero_shot[at] - zero_shot[at].gather(1, true)
+            behind.scatter_(1, true, -torch.inf)
             for i, beta in enumerate(self.betas):
                 cached = torch.segment_reduce((beta * far).exp_(), "sum", lengths=counts).T  # (n, c)
-                for j, alpha in enumerate(self.alphas):
-                    right[i, j] += (torch.add(zero_shot[at], cached, alpha=alpha).argmax(dim=1) == y[at]).sum()
-        return right
+                ahead = cached.gather(1, true) - cached  # right: alpha ahead > behind
+                ratio = behind / ahead
+                above = ratio.masked_fill(ahead < 0, -torch.inf).amax(dim=1, keepdim=True)
+                below = ratio.masked_fill(ahead >= 0, torch.inf).amin(dim=1, keepdim=True)
+                right[i] += ((above < alphas) & (alphas < below)).sum(dim=0)
+        return right.cpu()
 
 
 class Released(TipAdapter):

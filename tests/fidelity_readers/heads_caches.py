@@ -170,9 +170,9 @@ def tuned(case: dict, inputs: Inputs, options: dict, test: Shown) -> dict:
     """Tip-Adapter-F: the steps of the case, by the optimizer and the rates of a run."""
     hyper, (seen,) = case["hyper"], inputs.experiences
     adamw = hyper["adamw"]
-    training = Training(epochs=hyper["train_epoch"], batch=hyper["train_batch"], lr=hyper["lr"], weight_decay=adamw["weight_decay"],
-                        optimizer={"use": "adamw", "betas": adamw["betas"], "eps": adamw["eps"]}, augmentation="none",
-                        schedule={"use": "cosine", "per": "step"})  # fmt: skip
+    training = Training(epochs=hyper["train_epoch"], batch=hyper["train_batch"], lr=hyper["lr"], augmentation="none",
+                        weight_decay=adamw["weight_decay"], schedule={"use": "cosine", "per": "step"},
+                        optimizer={"use": "adamw", "betas": adamw["betas"], "eps": adamw["eps"]})  # fmt: skip
     model = learner_of(inputs.texts(), inputs.experiences, "tipadapter.ReleasedF", options, training)
     head, per_epoch = model.head, hyper["batches_per_epoch"]
     head.__class__ = JudgedByTest
