@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from lamm_cl.learner.shown import Frozen
 from lamm_cl.seeds import derive
 
 SUMMED = 2**24  # numbers of a block that is summed: 64 MB in float32
@@ -34,6 +35,17 @@ def class_means(x: Tensor, y: Tensor, classes: range) -> Tensor:
         total.addmm_(Y.T, x[at].double())
         count += Y.sum(dim=0).unsqueeze(1)
     return total / count
+
+
+def views(frozen: Frozen, n: int, scale: tuple[float, float], kind: str) -> list[Tensor]:
+    """n augmented views of an experience's images, each (m, D) of that kind: unit or raw.
+
+    One where there are only features, which nothing augments: n copies would pass for n times as many images.
+    """
+    first = getattr(frozen.view(0, scale), kind)
+    if torch.equal(first, getattr(frozen, kind)):
+        return [first]
+    return [first, *(getattr(frozen.view(k, scale), kind) for k in range(1, n))]
 
 
 def held_out(y: Tensor, ids: Tensor, share: float, seed: int) -> Tensor:

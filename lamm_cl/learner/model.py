@@ -162,6 +162,12 @@ class Learner(nn.Module):
 
     def output(self, x: Images, classes: range) -> Output:
         """Image features, text features and logits over `classes`."""
+        out = self.features(x, classes)
+        out.logits = self.head(out)
+        return out
+
+    def features(self, x: Images, classes: range) -> Output:
+        """What the head is given: an output without logits."""
         image_prompts = self.context.image(x)
         image, raw, trunk = self.image_features(x, image_prompts)
         prompts = self.context.text(image, classes) if self.head.reads_text else Prompts()
@@ -174,10 +180,15 @@ class Learner(nn.Module):
             else:
                 text = self.text_features(prompts, classes)
         out = Output(x, image, text, prompts, classes, self.clip.scale, tokens, image_prompts, raw, trunk)
-        if "text_raw" in self.head.needs:
+        if text is not None and "text_raw" in self.head.needs:
             out.text_raw, out.text = text, F.normalize(text, dim=-1)
-        out.logits = self.head(out)
         return out
+
+    def zero_shot(self, x: Images, classes: range) -> Tensor:
+        """CLIP's own logits (B, c), whatever the head: for heads that add to them, and choose by how much."""
+        chunk = max(1, PROMPTS // len(classes)) if self.context.reads_images else max(1, len(x))
+        outs = (self.features(part, classes) for part in x.split(chunk))
+        return torch.cat([out.scale * out.similarity for out in outs])
 
     def image_features(self, x: Images, prompts: Prompts) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """(unit, raw, trunk): from the tower where something in it is learned, else those that the step brought."""
