@@ -125,7 +125,7 @@ ASKS = {
     "ViT-B-16": ("openai", "the weights of 'ViT-B-16:openai', from a file or the network"),
     "dataset": ("~/photos", "the files of '~/photos'"),
     "train_on": ("/home/me/photos", "the files of '/home/me/photos'"),
-    "epochs": (10**9, "training on 320,000,000,000 images (1,000,000,000 epochs)"),
+    "epochs": (10**9, "training on 320,000,000,000 images"),
 }
 
 @pytest.mark.parametrize("key", ASKS)
@@ -147,13 +147,13 @@ def test_verify_does_not_go_far_on_a_strangers_word(results, key, monkeypatch, c
     assert done == [1]
 
 def test_what_was_asked_for_and_not_done_is_status_2(results, monkeypatch):
-    monkeypatch.setattr(verify, "asks", lambda path: ["the moon"])
+    monkeypatch.setattr(verify, "asks", lambda one: ["the moon"])
 
     assert called("verify", results)[0] == 0
     assert called("verify", results, "--recompute", 1)[0] == 2
 
 def test_a_run_of_the_demo_is_done_again_without_asking(results):
-    assert verify.asks(results / RUN / "record.json") == []
+    assert verify.asks(verify.runs(results)[RUN.removeprefix("runs/")]) == []
 
 NAMES = ["../../x", "", ".", "..", "/etc/passwd", "a\x00b", "a/b", "~", "-x", "x" * 5000 + "/"]
 
@@ -185,13 +185,13 @@ def test_sizes_that_no_run_has_are_refused_in_one_line(results, key, sizes, comm
 def test_own_data_that_verify_does_not_find_is_told_where_it_is_looked_for(tmp_path):
     results = strange.played_results(tmp_path / "results")
     changed(results, lambda facts: facts["run"].update(dataset="birds"))
-    path = results / RUN / "record.json"
+    [one] = verify.runs(results).values()
 
     from lamm_cl.cli import doors
     from lamm_cl.sweeping.execute import Settings
 
     with pytest.raises(UserError, match="no dataset 'birds'.*; of one's own data, --data-root is the folder that holds it"):
-        verify.recompute(path, Settings(None, tmp_path, "cpu", 1), lambda event: None, doors.train)
+        verify.recompute(one, Settings(None, tmp_path, "cpu", 1), lambda event: None, doors.train)
 
 # --- downloads -------------------------------------------------------------------------------------------------------
 
