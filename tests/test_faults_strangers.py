@@ -112,6 +112,8 @@ def ask(key: str, value: object):
             facts["run"]["dataset"] = value
         elif key == "train_on":
             facts["scenario"]["train_on"] = value
+        elif key == "named":
+            facts["run"]["dataset"], facts["dataset"]["named"] = "etc", value
         elif key == "epochs":
             facts["card"]["training"]["epochs"] = value
         else:
@@ -124,6 +126,7 @@ ASKS = {
     "ViT-B-32": ("/etc/passwd", "the weights of 'ViT-B-32:/etc/passwd', from a file or the network"),
     "ViT-B-16": ("openai", "the weights of 'ViT-B-16:openai', from a file or the network"),
     "dataset": ("~/photos", "the files of '~/photos'"),
+    "named": ("/etc", "the files of '/etc'"),
     "train_on": ("/home/me/photos", "the files of '/home/me/photos'"),
     "epochs": (10**9, "training on 320,000,000,000 images"),
 }
@@ -147,7 +150,7 @@ def test_verify_does_not_go_far_on_a_strangers_word(results, key, monkeypatch, c
     assert done == [1]
 
 def test_what_was_asked_for_and_not_done_is_status_2(results, monkeypatch):
-    monkeypatch.setattr(verify, "asks", lambda one: ["the moon"])
+    monkeypatch.setattr(verify, "asks", lambda *_: ["the moon"])
 
     assert called("verify", results)[0] == 0
     assert called("verify", results, "--recompute", 1)[0] == 2
@@ -182,7 +185,14 @@ def test_sizes_that_no_run_has_are_refused_in_one_line(results, key, sizes, comm
 
     assert f"dataset.{key}: expected numbers from 0 to" in told(command, results, *more)
 
-def test_own_data_that_verify_does_not_find_is_told_where_it_is_looked_for(tmp_path):
+def test_places_that_the_reader_names_need_no_trust(results):
+    changed(results, ask("named", "/etc"))
+    [one] = verify.runs(results).values()
+
+    assert verify.asks(one, None, {"etc": "./mine"}) == [] and verify.asks(one) == ["the files of '/etc'"]
+
+
+def test_own_data_that_verify_does_not_find_is_told_in_one_line(tmp_path):
     results = strange.played_results(tmp_path / "results")
     changed(results, lambda facts: facts["run"].update(dataset="birds"))
     [one] = verify.runs(results).values()
@@ -190,7 +200,7 @@ def test_own_data_that_verify_does_not_find_is_told_where_it_is_looked_for(tmp_p
     from lamm_cl.cli import doors
     from lamm_cl.sweeping.execute import Settings
 
-    with pytest.raises(UserError, match="no dataset 'birds'.*; of one's own data, --data-root is the folder that holds it"):
+    with pytest.raises(UserError, match="no dataset .birds."):
         verify.recompute(one, Settings(None, tmp_path, "cpu", 1), lambda event: None, doors.train)
 
 # --- downloads -------------------------------------------------------------------------------------------------------
