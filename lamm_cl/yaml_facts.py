@@ -7,14 +7,17 @@ Anchors, tags and deep nesting, which no scenario or card needs and with which f
 
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lamm_cl.errors import UserError
+from lamm_cl.files import read_regular
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
+TOO_LARGE = f"larger than {MAX_BYTES:,} bytes; expected a small YAML file"
 
 
 def refusal(problem: str, at: yaml.Event | yaml.Node) -> yaml.MarkedYAMLError:
@@ -74,10 +77,18 @@ FactsLoader.add_constructor("tag:yaml.org,2002:int", FactsLoader.construct_int)
 FactsLoader.add_constructor("tag:yaml.org,2002:float", FactsLoader.construct_float)
 
 
+def read(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file that others may have put there; raises UserError."""
+    try:
+        return parse(read_regular(path, MAX_BYTES), str(path))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+
+
 def parse(content: bytes, label: str) -> dict[str, Any]:
     """The mapping that a YAML file holds; raises UserError, one line that starts with `label`."""
     if len(content) > MAX_BYTES:
-        raise UserError(f"{label}: larger than {MAX_BYTES:,} bytes; expected a small YAML file")
+        raise UserError(f"{label}: {TOO_LARGE}")
     try:
         loader = FactsLoader(content.decode("utf-8"))
         data = loader.get_single_data()

@@ -113,7 +113,7 @@ def place(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(doors, "train", prepare)
-        patch.setattr(doors, "publish", lambda run: None)  # there is no record
+        patch.setattr(doors, "publish", lambda *_: None)  # there is no record
         patch.setattr(main.run, "_derive", lambda *_: 0)
         patch.setattr(dry_run, "_print_estimate", lambda *_: None)
         patch.setattr(catalogue, "load", lambda *_: digits)

@@ -107,7 +107,11 @@ def test_an_interrupt_at_any_moment_reaches_the_caller_as_itself(tmp_path):
 def test_what_a_process_left_that_was_killed_while_it_tried_is_removed(tmp_path):
     (tmp_path / ".lock.host.0.1.token").mkdir()
     (tmp_path / ".lock.host.0.1.token" / "host.0.1.token").touch()
+    (tmp_path / f".lock.{locks._here()}.{a_dead_pid()}.token").mkdir()
 
+    with locks.held(tmp_path):
+        assert [path.name for path in tmp_path.glob(".*")] == [".lock.host.0.1.token"]  # who tries now, for all we know
+    os.utime(tmp_path / ".lock.host.0.1.token", (time.time() - locks.STALE - 1,) * 2)
     with locks.held(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == ["lock"]
 

@@ -26,5 +26,5 @@ def derived(folder: Path) -> dict[str, str]:
     return derived_files(folder)
 
 
-def publish(run: Run) -> None:
-    publish_with(run, derived)
+def publish(run: Run, tell: Callable[[str], None] = lambda text: None) -> None:
+    publish_with(run, derived, tell)

@@ -96,12 +96,12 @@ def _show(args: argparse.Namespace) -> int:
     from lamm_cl.config.cards import load_card
 
     card = load_card(args.method)
-    say(f"{card.name} ({card.key})\n{card.paper}\n{card.repository or ''}".rstrip())
+    say(f"{card.name} ({card.key})", *filter(None, [card.paper, card.repository]))
     for part in ("context", "labels", "loss"):
         piece = getattr(card, part)
         options = ", ".join(f"{key}: {_text(value)}" for key, value in piece.options.items()) if piece else ""
-        say(f"\n{part:<10} {f'{piece.use}  {options}' if piece else 'none'}")
-    say(f"\n{'training':<10} {_training(card)}\n\n{'trainable':<10} {card.trainable}")
+        say("", f"{part:<10} {f'{piece.use}  {options}' if piece else 'none'}")
+    say("", f"{'training':<10} {_training(card)}", "", f"{'trainable':<10} {card.trainable}")
     _say_section("sources", [f"{key}: {text}" for key, text in card.provenance.items()])
     departures = [text if isinstance(text, str) else _text(text) for text in card.departures]
     _say_section("departures from the authors' code or paper", departures)
@@ -117,7 +117,7 @@ def _show(args: argparse.Namespace) -> int:
 
 def _say_section(title: str, rows: list[str]) -> None:
     if rows:
-        say("\n" + title + "".join(f"\n  {row}" for row in rows))
+        say("", title, *(f"  {row}" for row in rows))
 
 
 def _training(card: "Card") -> str:

@@ -24,6 +24,9 @@ from lamm_cl.files import refusal
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command -> its exit status."""
+    if sys.stdout is None:  # closed, as some daemons leave it
+        complain("standard output is closed, and what a command says goes there; give it a file, or /dev/null")
+        return 2
     args = _parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _terminated)
     try:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lamm_cl.cli.screen import console, duration, say
+from lamm_cl.cli.screen import console, duration, plain, say
 
 if TYPE_CHECKING:
     from lamm_cl.sweeping.execute import Event
@@ -21,6 +21,7 @@ class _Progress:
         self.start = time.monotonic()
         self.done = self.failed = 0
         self.shares: dict[Path, float] = {}
+        self.unpublished: Event | None = None
 
     def __enter__(self) -> "_Progress":
         return self
@@ -31,6 +32,11 @@ class _Progress:
         say(f"{self.done - self.failed} of {self.total} runs finished in {took}{skipped}")
 
     def report(self, event: "Event") -> None:
+        if event.kind in ("waiting", "unpublished", "published"):
+            if event.kind != "waiting":
+                self.unpublished = event if event.kind == "unpublished" else None
+            self.note(event.text or "reports are up to date again")
+            return
         ended = event.kind in ("finished", "failed")
         self.done += ended
         self.failed += event.kind == "failed"
@@ -39,6 +45,9 @@ class _Progress:
 
     def show(self, event: "Event") -> None:
         raise NotImplementedError
+
+    def note(self, text: str) -> None:
+        say(f"{time.strftime('%H:%M:%S')}  {text}")
 
     @property
     def share(self) -> float:
@@ -90,14 +99,17 @@ class Bars(_Progress):
     def show(self, event: "Event") -> None:
         folder = event.run.folder
         if event.kind == "started":
-            self.tasks[folder] = self.bars.add_task(str(event.run), total=1.0, at="")
+            self.tasks[folder] = self.bars.add_task(plain(str(event.run)), total=1.0, at="")
         elif event.kind == "progress":
-            self.bars.update(self.tasks[folder], completed=event.share, at=event.text)
+            self.bars.update(self.tasks[folder], completed=event.share, at=plain(event.text))
         else:
             self.bars.remove_task(self.tasks.pop(folder))
         self.bars.update(
             self.overall, completed=self.share, description=f"{self.done}/{self.total} runs", at=f"{self.left()} left"
         )
+
+    def note(self, text: str) -> None:
+        self.bars.console.print(plain(text), markup=False)
 
 
 @contextmanager

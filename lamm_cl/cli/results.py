@@ -2,12 +2,13 @@
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from lamm_cl.cli import arguments
-from lamm_cl.cli.screen import console, plain, say
+from lamm_cl.cli.screen import console, escaped, plain, say
 from lamm_cl.errors import UserError
 
 RESULTS = "results folder of a scenario, as results/demo, or a pack of one"
@@ -98,6 +99,7 @@ def _add_plot(commands: argparse._SubParsersAction) -> None:
 
 
 def _plot(args: argparse.Namespace) -> int:
+    from lamm_cl.files import stay_within
     from lamm_cl.reports import figures
     from lamm_cl.results.runs import Unfit, runs_in
     from lamm_cl.results.stored import check_writable
@@ -105,6 +107,7 @@ def _plot(args: argparse.Namespace) -> int:
     output = args.output or (args.results[0] / "figures" if len(args.results) == 1 else Path("figures"))
     if not args.output and len(args.results) == 1:
         check_writable(args.results[0], "say where with --output DIR")
+        stay_within(args.results[0], output)
     several_shots = any(len(runs_in(folder)) > 1 for folder in args.results)
     kinds = [args.kind] if args.kind else [kind for kind in figures.FIGURES if kind != "few-shot" or several_shots]
     for kind in kinds:
@@ -140,7 +143,7 @@ def _compare(args: argparse.Namespace) -> int:
 
     found = compare(args.results, args.baseline)
     if len(args.results) > 1 and args.format == "terminal":
-        say("\n".join(("changed:", *found.changes) if found.changes else ("nothing changed",)))
+        say(*(("changed:", *found.changes) if found.changes else ("nothing changed",)))
     _print_tables(found.tables, args.format)
     return 0
 
@@ -152,7 +155,10 @@ def _print_tables(shown: Sequence, form: str) -> None:
         for table in shown:
             console().print(to_terminal(table))
     else:
-        sys.stdout.write(RENDERERS[form](shown))
+        text = RENDERERS[form](shown)
+        if sys.stdout.isatty():  # a file gets the names as they are
+            text = "".join("\n" if line == "\n" else escaped(line) for line in re.split("(\n)", text))
+        sys.stdout.write(text)
 
 
 def _add_report(commands: argparse._SubParsersAction) -> None:
@@ -190,7 +196,9 @@ def _add_verify(commands: argparse._SubParsersAction) -> None:
     name = "DATASET/METHOD/shotsK-seedS"
     verify.add_argument("--run", action="append", default=[], metavar=name, help="a run to do again; give it again for several")
     text = "else N random runs; 0: none (default: 1)"
-    verify.add_argument("--recompute", type=arguments.number, default=1, metavar="N", help=text)
+    verify.add_argument("--recompute", type=arguments.number, metavar="N", help=text)
+    text = "also do runs again that take the network, other files or long training, on the word of who made the results"
+    verify.add_argument("--trust", action="store_true", help=text)
     arguments.add_data_root(verify)
     text = "where one's own data lie now (default: as the record says); give it again for several"
     verify.add_argument("--data", action="append", default=[], type=arguments.place, metavar="NAME=PATH", help=text)
@@ -204,18 +212,24 @@ def _verify(args: argparse.Namespace) -> int:
     from lamm_cl.sweeping import verify
     from lamm_cl.sweeping.execute import Settings
 
-    chosen = verify.choose(args.results, args.run, args.recompute)
+    chosen = verify.choose(args.results, args.run, 1 if args.recompute is None else args.recompute)
     found = verify.problems(args.results, doors.derived)
     finished = verify.runs(args.results)
-    say("\n".join(map(plain, found)) if found else f"{len(finished)} runs: {_whole(args.results)}")
+    say(*map(plain, found) if found else [f"{len(finished)} runs: {_whole(args.results)}"])
     os.environ["OMP_NUM_THREADS"] = "1"  # see lamm_cl.cli.run
     settings = Settings(arguments.data_root(args), arguments.cache(args), args.device, jobs=1)
+    refused = False
     for name in chosen:
+        if not args.trust and (asked := verify.asks(finished[name], settings.data_root, dict(args.data))):
+            refused = True
+            say(f"{name}: not done again; that would take {' and '.join(asked)}. --trust does it")
+            continue
         say(f"{plain(name)}: doing it again")
         differs = verify.recompute(finished[name], settings, lambda event: None, doors.train, dict(args.data))
         say(f"{plain(name)}: {f'differs: {plain(differs)}' if differs else 'the same counts and the same learned tensors'}")
         found += [differs] if differs else []
-    return 1 if found else 0
+    wanted = args.run or args.recompute
+    return 1 if found else 2 if refused and wanted else 0
 
 
 def _whole(results: Path) -> str:

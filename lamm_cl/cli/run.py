@@ -94,7 +94,12 @@ def _run(args: argparse.Namespace) -> int:
     _check_data(todo, datasets)
     if args.dry_run:
         return dry_run.tell(runs, todo, args, datasets)
-    tidy([run for run in runs if run not in todo], doors.derived)
+    try:
+        tidy([run for run in runs if run not in todo], doors.derived, say)
+    except (UserError, OSError) as error:
+        if not todo:
+            raise
+        complain(f"reports are not up to date: {error}")  # which keeps no run from being done
     if not todo:
         say(f"nothing to do: all {len(runs)} runs are finished")
         fresh = _derived_is_fresh(folder) and (not args.report or _is_newer(folder / "report.html", folder))
@@ -107,11 +112,13 @@ def _run(args: argparse.Namespace) -> int:
         arguments.data_root(args), arguments.cache(args), args.device, jobs, args.save_every, args.checkpoint_activations, wanted
     )
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here or in a worker; see towers/devices.py
-    failures, finished = _execute(todo, len(runs), settings)
+    failures, finished, unpublished = _execute(todo, len(runs), settings)
     if not finished and all(event.mistake for event in failures):
         raise UserError(failures[0].text)
-    status = _derive(runs[0].scenario, folder, args.report) if finished else 0
-    return _print_failures(failures) if failures else status
+    if unpublished:
+        complain(f"{unpublished.text}; the records are whole, the same command tries again")
+    status = _derive(runs[0].scenario, folder, args.report) if finished and not unpublished else 0
+    return _print_failures(failures) if failures else 2 if unpublished else status
 
 
 def _planned(args: argparse.Namespace) -> "list[Run]":
@@ -180,15 +187,15 @@ def _check_same(runs: "list[Run]", done: "Made", datasets: "Datasets", args: arg
         say(f"note: {note}")
 
 
-def _execute(todo: "list[Run]", planned: int, settings: "Settings") -> "tuple[list[Event], int]":
-    """-> the events of the runs that failed, and how many finished."""
+def _execute(todo: "list[Run]", planned: int, settings: "Settings") -> "tuple[list[Event], int, Event | None]":
+    """-> the events of the runs that failed, how many finished, and what keeps their reports from being up to date."""
     from lamm_cl.cli import doors
     from lamm_cl.sweeping.execute import execute
 
     screen = Bars(todo, planned) if console().is_terminal else Lines(todo, planned)
     with screen:
         failures = execute(todo, settings, screen.report, train=doors.train, publish=doors.publish)
-    return failures, len(todo) - len(failures)
+    return failures, len(todo) - len(failures), screen.unpublished
 
 
 def _print_failures(failures: "list[Event]") -> int:
@@ -207,19 +214,25 @@ def _derive(scenario: "Scenario", folder: Path, with_page: bool) -> int:
     at_once = "domain-generalisation" if scenario.train_on else at_once
     kind = at_once if scenario.experiences == 1 else "degradation"
     commands = [["table", "--write", "--kind", kind], ["plot"], *([["report"]] if with_page else [])]
-    with locks.waited(folder):  # another process that ends now would write them too
+
+    def write(lock: locks.Lock) -> int:
         for command in commands:
+            lock.check()
             done = subprocess.run([sys.executable, "-m", "lamm_cl", *command, str(folder)], check=False)
             if done.returncode:
                 return done.returncode
-    return 0
+        return 0
+
+    return locks.under(folder, write, say)  # another process that ends now would write them too
 
 
 def _derived_is_fresh(folder: Path) -> bool:
     """Of the figures: records.csv and the tables were just brought up to date (publish.tidy). Not where a lock lies: somebody
     draws them now, or was killed while he did; the matrix is drawn last."""
+    from lamm_cl.sweeping import locks
+
     figures = [f"figures/{stem}.{end}" for stem in ("forgetting_curves", "accuracy_matrix") for end in ("png", "pdf")]
-    return not (folder / "lock").exists() and all(_is_newer(folder / name, folder) for name in figures)
+    return not locks.is_held(folder) and all(_is_newer(folder / name, folder) for name in figures)
 
 
 def _is_newer(path: Path, folder: Path) -> bool:

@@ -13,17 +13,24 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
-def say(text: str) -> None:
-    print(text, flush=True)
+def say(*lines: str) -> None:
+    """A line each, with what a terminal would obey escaped: names and paths come from somebody's files."""
+    for line in lines:
+        print(escaped(line), flush=True)
 
 
 def complain(message: str) -> None:
-    print(f"lamm-cl: {plain(message)}", file=sys.stderr)
+    if sys.stderr is not None:
+        print(f"lamm-cl: {plain(message)}", file=sys.stderr)
 
 
 def plain(text: str) -> str:
-    """One line; what a terminal would obey comes escaped: it may come from somebody's file."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+    """In one line, with single spaces."""
+    return escaped(" ".join(text.split()))
+
+
+def escaped(text: str) -> str:
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def duration(seconds: float) -> str:

@@ -3,6 +3,7 @@
 A mistake in a file is a `UserError` of one line: file, key path, what was expected, the nearest right spelling.
 """
 
+import errno
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from lamm_cl.config.explained import validated
 from lamm_cl.config.schema import HUB, OWN, Backbone, Card, Scenario
 from lamm_cl.config.uses import placed
 from lamm_cl.errors import UserError, did_you_mean, shown
-from lamm_cl.files import PACKAGE
+from lamm_cl.files import PACKAGE, read_regular
 
 
 def scenario_names() -> list[str]:
@@ -164,10 +165,12 @@ def _find(kind: str, name_or_path: str | Path, what: str) -> tuple[Path, str]:
 
 def _read(path: Path, label: str) -> dict[str, Any]:
     try:
-        content = path.read_bytes()
+        content = read_regular(path, yaml_facts.MAX_BYTES)
     except IsADirectoryError:
         raise UserError(f"{label}: is a folder; expected a YAML file") from None
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.EFBIG:
+            raise UserError(f"{label}: {yaml_facts.TOO_LARGE}") from None
         reason = getattr(error, "strerror", None) or error
         beside = [each.name for each in path.parent.glob("*.yaml")] if isinstance(error, FileNotFoundError) else []
         raise UserError(f"{label}: cannot be read: {reason}{did_you_mean(path.name, beside)}") from None

@@ -1,5 +1,6 @@
 """Every dataset that has a name: what it is, and how to find and load it."""
 
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +126,7 @@ def canonical(name: str) -> str:
         return name
     if file := parts_of(name):
         return "-".join(filter(None, [Path(file[0]).stem, file[1]]))
-    path = Path(name).expanduser().resolve()
+    path = Path(os.path.realpath(Path(name).expanduser()))  # which a link to itself does not stop
     return path.stem if path.suffix in (".json", ".csv") else path.name
 
 

@@ -12,6 +12,7 @@ from lamm_cl.data.dataset import Dataset, Files, listed
 from lamm_cl.data.features import parts_of
 from lamm_cl.data.images import defect
 from lamm_cl.errors import UserError
+from lamm_cl.files import refusal
 
 MOST_NAMED = 20  # unreadable files named one by one
 BLOCK = 20_000  # files handed to the processes at a time; a million paths at once would fill the memory
@@ -44,10 +45,11 @@ def check(
         known = info(name)
         try:
             dataset = load(name, data_root, cache)
-        except UserError as error:
-            if parts_of(name):  # one file, and nothing to get: a mistake like any other
+        except (UserError, OSError) as error:
+            told = refusal(error) if isinstance(error, OSError) else str(error)
+            if told is None or parts_of(name):  # of features, one file and nothing to get: a mistake like any other
                 raise
-            findings.append(Finding(known.name if known else name, "problem", str(error), _fix(known, data_root)))
+            findings.append(Finding(known.name if known else name, "problem", told, _fix(known, data_root)))
             continue
         findings += _counts(dataset, known)
         findings += [_note(dataset, note, known, data_root) for note in dataset.notes]

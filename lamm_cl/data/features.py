@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from lamm_cl.config.schema import FEATURES
 from lamm_cl.data.dataset import TEMPLATE, Dataset, FeatureFile, Split, clean, fingerprint_of, listed, spelled
 from lamm_cl.errors import UserError, did_you_mean
+from lamm_cl.files import LARGEST_TENSORS, read_regular
 
 UNIT = 1e-3  # how far from 1 the length of a unit feature may be: float16 rounds by half of that
 BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, MemoryError, NotImplementedError, RuntimeError)
@@ -36,7 +37,7 @@ def parts_of(name: str) -> tuple[str, str] | None:
 
 def load_features(name: str, path: Path, part: str = "") -> Dataset:
     """The dataset in an .npz.  Raises UserError for what cannot be taken as it is."""
-    content = path.read_bytes()
+    content = read_regular(path, LARGEST_TENSORS)
     arrays = _arrays(path)
     part = part or _learned_part(path, arrays)
     splits = {"train": _split(path, arrays, part), "test": _split(path, arrays, "test")}

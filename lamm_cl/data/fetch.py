@@ -1,10 +1,12 @@
 """Downloads of the datasets whose publishers offer them for the taking: resumable, checked, unpacked with care."""
 
+import errno
 import hashlib
 import http.client
 import os
 import shutil
 import stat
+import struct
 import tarfile
 import tempfile
 import urllib.error
@@ -12,15 +14,25 @@ import urllib.request
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, BinaryIO
+from urllib.parse import urlsplit
 
 from lamm_cl.errors import UserError, did_you_mean
+from lamm_cl.files import open_regular
 
 CHUNK = 1 << 20
 TIMEOUT = 60  # seconds without a byte
+LARGEST = 2_000_000_000  # bytes; none of the archives has half of that
+PLACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE,
+         errno.EMFILE, errno.ENFILE, errno.EINTR}  # fmt: skip  not the archive's fault
+DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError, RuntimeError)
+
+
+class BadArchive(UserError):
+    """What can never be unpacked, and need not be kept."""
 
 
 @dataclass(frozen=True)
@@ -88,15 +100,22 @@ def fetch(name: str, data_root: Path, progress: Progress = lambda file, done, to
         part = data_root / f".{archive.url.rpartition('/')[2]}.part"
         part.parent.mkdir(parents=True, exist_ok=True)
         download(archive.url, part, archive.md5, progress)
-        unpack(part, archive, data_root)
+        try:
+            unpack(part, archive, data_root)
+        except BadArchive:
+            part.unlink()
+            raise
         part.unlink()
     return [data_root / archive.gives for archive in new]
 
 
 def download(url: str, path: Path, md5: str, progress: Progress) -> None:
     """The file at `url`, complete and with the right checksum, at `path`; a part of it there already is continued."""
-    if path.exists() and _md5(path) == md5:
-        return
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG((facts := path.lstat()).st_mode) or facts.st_size > LARGEST:
+            raise UserError(f"{path}: is a link, a folder or a pipe, or huge; remove it, no download is continued there")
+        if _md5(path) == md5:
+            return
     with _told_as_network(url):
         _continue(url, path, progress)
     if (found := _md5(path)) != md5:
@@ -105,20 +124,48 @@ def download(url: str, path: Path, md5: str, progress: Progress) -> None:
 
 
 def _continue(url: str, path: Path, progress: Progress) -> None:
-    done = path.stat().st_size if path.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
-        resumed = answer.status == 206  # a server that knows no ranges sends the whole file, with status 200
-        done = done if resumed else 0
-        length = answer.headers.get("Content-Length")
-        total = done + int(length) if length else None
-        with open(path, "ab" if resumed else "wb") as file:
+    with _part(path) as file:
+        done = os.fstat(file.fileno()).st_size
+        request = urllib.request.Request(url, headers={"Range": f"bytes={done}-"} if done else {})
+        with urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT) as answer:
+            if answer.status != 206:  # a server that knows no ranges sends the whole file, with status 200
+                file.truncate(0)
+                done = 0
+            total = _stated(answer.headers.get("Content-Length"), done)
             while chunk := answer.read(CHUNK):
-                file.write(chunk)
                 done += len(chunk)
+                if done > (total or LARGEST):
+                    file.truncate(0)
+                    raise UserError(f"{url}: sends more than {total or LARGEST:,} bytes; this is not the archive")
+                file.write(chunk)
                 progress(url.rpartition("/")[2], done, total)
     if total and done < total:
         raise ConnectionError(f"the connection ended after {done} of {total} bytes")
+
+
+def _part(path: Path) -> BinaryIO:
+    """The part of a download that is there, to be continued: a file of its own and no link to another."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    return os.fdopen(os.open(path, flags, 0o644), "ab")
+
+
+def _stated(length: str | None, done: int) -> int | None:
+    """How many bytes there will be in all, by the server's word; None if it gives none."""
+    if length is None:
+        return None
+    if not length.isdecimal() or done + int(length[:20]) > LARGEST:
+        raise ConnectionError(f"the server states a length of {length[:30]!r}; at most {LARGEST:,} bytes are expected")
+    return done + int(length)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Followed where they stay in their scheme, or go from http to https."""
+
+    def redirect_request(self, request, answer, code, message, headers, url):
+        schemes = (urlsplit(request.full_url).scheme, urlsplit(url).scheme)
+        if len(set(schemes)) > 1 and schemes != ("http", "https"):
+            raise UserError(f"{request.full_url}: redirects to {url[:200]}; only http to http or https is followed")
+        return super().redirect_request(request, answer, code, message, headers, url)
 
 
 @contextmanager
@@ -127,7 +174,8 @@ def _told_as_network(url: str) -> Iterator[None]:
         yield
     except urllib.error.HTTPError as failure:
         if failure.code != 416:  # nothing lies beyond the part that is here: the checksum decides
-            raise UserError(f"{url}: the server answers {failure.code} {failure.reason}") from None
+            reason = " ".join(str(failure.reason).split())
+            raise UserError(f"{url}: the server answers {failure.code} {reason}") from None
     except (OSError, http.client.HTTPException) as failure:
         raise UserError(f"{url}: {failure}; what has arrived is kept, the same command goes on from there") from None
 
@@ -139,7 +187,7 @@ def unpack(file: Path, archive: Archive, data_root: Path) -> None:
             inner = Path(temporary, archive.inner)
             extract(inner, inner.parent)
         if not Path(temporary, archive.gives).is_dir():
-            raise UserError(f"{archive.url}: does not hold {archive.gives}/")
+            raise BadArchive(f"{archive.url}: does not hold {archive.gives}/")
         (data_root / archive.gives).parent.mkdir(parents=True, exist_ok=True)
         os.replace(Path(temporary, archive.gives), data_root / archive.gives)
 
@@ -152,15 +200,16 @@ def extract(file: Path, folder: Path) -> None:
         for name, content in members(file):
             path = PurePosixPath(name)
             if content is None or path.is_absolute() or ".." in path.parts or "\\" in name:
-                raise UserError(
+                raise BadArchive(
                     f"{file}: {name!r} is a link, a device or a path out of the archive; nothing is unpacked"
                 )
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
             with open(target, "wb") as copy:
                 shutil.copyfileobj(content, copy)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError) as failure:
-        raise UserError(f"{file}: cannot be unpacked ({failure})") from failure
+    except (*DAMAGED, OSError) as failure:
+        kind = UserError if isinstance(failure, OSError) and failure.errno in PLACE else BadArchive
+        raise kind(f"{file}: cannot be unpacked ({' '.join(str(failure).split())})") from failure
 
 
 def _tar_members(file: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
@@ -181,7 +230,7 @@ def _zip_members(file: Path) -> Iterator[tuple[str, IO[bytes] | None]]:
 
 def _md5(path: Path) -> str:
     digest = hashlib.md5(usedforsecurity=False)  # the publishers give no other checksum
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()

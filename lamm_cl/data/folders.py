@@ -3,12 +3,13 @@
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
 from typing import NamedTuple
 
 from lamm_cl.data.images import EXTENSIONS
 from lamm_cl.errors import UserError
-from lamm_cl.files import write_atomic
+from lamm_cl.files import read_regular, write_atomic
 
 WORTH_CACHING = 100_000  # files; fewer are listed anew each time, in under a second
 
@@ -43,7 +44,7 @@ def class_folders(folder: Path, cache: Path | None) -> ClassFolders:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; class folders with images are expected there")
     entries = [entry for entry in sorted(os.scandir(folder), key=lambda entry: entry.name) if not entry.name.startswith(".")]
-    modified = {entry.name: entry.stat().st_mtime_ns for entry in entries if entry.is_dir()}
+    modified = {entry.name: entry.stat().st_mtime_ns for entry in entries if _is_folder(entry)}
     beside = sum(_is_image(entry) and entry.name not in modified for entry in entries)
     if not modified:
         raise UserError(f"{folder}: holds no folders; one folder of images per class is expected")
@@ -54,7 +55,7 @@ def class_folders(folder: Path, cache: Path | None) -> ClassFolders:
     images, others, nested = {}, 0, 0
     for name in modified:
         seen = [entry for entry in os.scandir(folder / name) if not entry.name.startswith(".")]
-        found = [entry for entry in seen if not entry.is_dir()]
+        found = [entry for entry in seen if not _is_folder(entry)]
         pictures = [entry for entry in found if _is_image(entry)]
         images[name] = sorted((entry.name, _size(entry)) for entry in pictures)
         others += len(found) - len(pictures)
@@ -71,8 +72,8 @@ def _is_image(entry: os.DirEntry) -> bool:
 
 def _kept(path: Path, modified: dict[str, int]) -> tuple[Listing, int, int] | None:
     try:
-        known = json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
+        known = json.loads(read_regular(path))
+    except (OSError, ValueError):
         return None
     if known["modified"] != modified or "nested" not in known:  # versions before it did not count them
         return None
@@ -80,8 +81,18 @@ def _kept(path: Path, modified: dict[str, int]) -> tuple[Listing, int, int] | No
     return images, known["others"], known["nested"]
 
 
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:  # a link to itself
+        raise UserError(f"{entry.path}: {error.strerror}") from None
+
+
 def _size(entry: os.DirEntry) -> int:
     try:
-        return entry.stat().st_size
+        facts = entry.stat()
     except FileNotFoundError:
         raise UserError(f"{entry.path}: a link to a file that does not exist") from None
+    if not stat.S_ISREG(facts.st_mode):
+        raise UserError(f"{entry.path}: is a pipe or a device; expected an image file")
+    return facts.st_size

@@ -2,12 +2,15 @@
 
 import os
 import struct
+import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lamm_cl.errors import UserError
+from lamm_cl.files import open_regular
 
 EXTENSIONS = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
 # Pillow reads some forty formats; the rare ones only widen what a hostile file can reach.
@@ -26,7 +29,7 @@ def open_image(item: Path | NDArray[np.uint8]):
     if isinstance(item, np.ndarray):
         return Image.fromarray(item)
     try:
-        with Image.open(item, formats=FORMATS) as image:
+        with open_regular(item) as file, _opened(file) as image:
             return _rgb(image)
     except _failures() as failure:
         raise UserError(f"{item}: not a readable image ({_reason(failure)})") from failure
@@ -37,18 +40,24 @@ def defect(path: Path) -> str | None:
 
     A file without the right ending is decoded before it is blamed, because some cameras append data of their own.
     """
-    from PIL import Image
-
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             file.seek(-min(8, os.fstat(file.fileno()).st_size), os.SEEK_END)
             tail = file.read()
-            with Image.open(file, formats=FORMATS) as image:
+            with _opened(file) as image:
                 if image.format not in ENDINGS or not tail.endswith(ENDINGS[image.format]):
                     _rgb(image)
     except _failures() as failure:
         return _reason(failure)
     return None
+
+
+def _opened(file: BinaryIO):
+    """Of a size that Pillow reads; that it finds some of those large is nothing for the screen."""
+    from PIL import Image
+
+    with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+        return Image.open(file, formats=FORMATS)
 
 
 def _rgb(image):
@@ -74,4 +83,5 @@ def _reason(failure: BaseException) -> str:
         return "no such file"
     if type(failure).__name__ == "UnidentifiedImageError":
         return "no image format that is read here"
-    return str(failure).splitlines()[0] if str(failure) else type(failure).__name__
+    text = getattr(failure, "strerror", None) or str(failure)
+    return text.splitlines()[0] if text else type(failure).__name__

@@ -5,16 +5,18 @@ from pathlib import Path
 
 from lamm_cl.data.dataset import Entry
 from lamm_cl.errors import UserError
+from lamm_cl.files import open_regular, read_regular
 
 
 def read_text(path: Path) -> str:
     """UserError if the file is absent or not UTF-8."""
     try:
-        return path.read_text("utf-8-sig")
+        return read_regular(path).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as failure:
-        raise UserError(f"{path}: not a readable text file in UTF-8 ({failure})") from None
+        reason = getattr(failure, "strerror", None) or failure
+        raise UserError(f"{path}: not a readable text file in UTF-8 ({reason})") from None
 
 
 def read_lines(path: Path) -> list[str]:
@@ -44,7 +46,8 @@ def read_mat(path: Path, key: str):
     from scipy.io.matlab import MatReadError
 
     try:
-        return loadmat(path)[key][0]
+        with open_regular(path) as file:
+            return loadmat(file)[key][0]
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (OSError, ValueError, TypeError, LookupError, NotImplementedError, MatReadError) as failure:

@@ -25,7 +25,7 @@ def write_tables(results: Path, folder: Path | None = None) -> list[Path]:
     folder = folder or results / "tables"
     contents = table_files(runs_in(results))
     for name, content in contents.items():
-        write_atomic(folder / name, content)
+        write_atomic(folder / name, content, within=results if folder == results / "tables" else None)
     return [folder / name for name in contents]
 
 

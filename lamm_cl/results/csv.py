@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lamm_cl.files import write_atomic
+from lamm_cl.files import read_regular, write_atomic
 from lamm_cl.results.record import LABEL_SPACES, Record
 from lamm_cl.results.runs import records_in
 
@@ -60,7 +60,7 @@ def lost(results: Path, planned: Collection[RunKey] = ()) -> str:
     """What results/records.csv counts and no record beside it gives, in one line; "" if nothing: writing it anew would lose
     those counts. Where there are records, the `planned` runs (dataset, method, shots, seed) are coming and count as there."""
     path = results / "records.csv"
-    counted = _counted(path.read_text(errors="replace")) if path.exists() else []
+    counted = _counted(read_regular(path).decode(errors="replace")) if path.exists() else []
     if not counted:
         return ""
     records = records_in(results)  # after the counts: a process that works here adds to both, the records first

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import re
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -10,10 +11,12 @@ from types import UnionType
 from typing import get_args, get_origin, get_type_hints
 
 from lamm_cl.errors import UserError, did_you_mean
-from lamm_cl.files import write_atomic
+from lamm_cl.files import read_regular, write_atomic
 from lamm_cl.results.record import FORMAT, LABEL_SPACES, LARGEST, WORK, Count, DatasetFacts, Record
 
 HOLDING = {dict: " of objects", str: " of texts"}
+
+LARGEST_SIZE = 10**12  # of images, classes and parameters, of which no one run has as many
 
 
 def write_record(record: Record, folder: Path) -> Path:
@@ -64,7 +67,7 @@ def _seal(content: dict) -> str:
 def read_bytes(path: Path) -> bytes:
     """Raises UserError with the path and the reason."""
     try:
-        return path.read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
 
@@ -155,6 +158,13 @@ def short(value: object) -> str:
 def _check(record: Record) -> None:
     """What no type says. Raises ValueError."""
     data, T = record.dataset, len(record.dataset.experiences)
+    for name, digest in record.files.items():
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9+._-]*", name) or type(digest) is not str:
+            raise ValueError(f"files: {short(name)}: expected the name of a file beside record.json, and its sha256")
+    for where, sizes in _sizes(record).items():
+        if sizes and not 0 <= min(sizes) <= max(sizes) <= LARGEST_SIZE:
+            wrong = next(size for size in sizes if not 0 <= size <= LARGEST_SIZE)
+            raise ValueError(f"{where}: expected numbers from 0 to {LARGEST_SIZE:,}, found {short(wrong)}")
     if type(record.run.shots) is str and record.run.shots != "full":
         raise ValueError(f"run.shots: expected a whole number or 'full', found '{record.run.shots}'")
     for key, kind in (("datasets", str), ("methods", str), ("seeds", int)):
@@ -196,6 +206,14 @@ def _check(record: Record) -> None:
         seen.add(key)
     if not seen or len(seen) != len({space for space, *_ in seen}) * (T + 1) * T:
         raise ValueError(f"counts: expected one for each trained 0..{T} and tested 1..{T} in each label space")
+
+
+def _sizes(record: Record) -> dict[str, tuple[int, ...]]:
+    """What is counted in a record, by its key: of all that, there may be none and never less."""
+    data, model = record.dataset, record.model
+    lists = {f"dataset.{name}": getattr(data, name) for name in ("experiences", "train_images", "test_images", "test_per_class")}
+    per_class = tuple(hits for count in record.counts for hits in count.correct_per_class or ())
+    return lists | {"model.trainable": model.trainable, "counts.correct_per_class": per_class}
 
 
 def _problem(count: Count, data: DatasetFacts, scores_unseen: bool) -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from lamm_cl.errors import UserError, shown
+from lamm_cl.files import open_regular
 from lamm_cl.results.file import content_of
 
 FORMAT = 1
@@ -187,7 +188,7 @@ def _file(line: bytes, where: str) -> tuple[str, bytes]:
 def _sealed_lines(path: Path) -> Iterator[bytes]:
     """The lines of a pack without the last, which seals them: read no line as true before the end came without an error."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if file.seek(0, 2) > LARGEST_FILE:
                 raise UserError(f"{path}: larger than {LARGEST_FILE:,} bytes")
             file.seek(0)

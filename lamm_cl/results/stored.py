@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lamm_cl.errors import UserError, did_you_mean, shown
+from lamm_cl.files import open_regular
 from lamm_cl.results.file import content_of, parsed, read_bytes, text_of
 from lamm_cl.results.pack import Entry, Pack, Packed, files_in, packed, read_pack
 from lamm_cl.results.record import Record, by_size
@@ -44,7 +45,7 @@ class InFolder:
         """sha256 of one of the run's files. Raises UserError if it cannot be read."""
         path = self.file(name)
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise UserError(f"{path}: {error.strerror}") from None

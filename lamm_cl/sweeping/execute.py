@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from lamm_cl.errors import UserError
-from lamm_cl.files import refusal, remove_leftovers, write_atomic
+from lamm_cl.files import refusal, remove_leftovers, stay_within, write_atomic
 from lamm_cl.sweeping import locks
 from lamm_cl.sweeping.plan import Progress, Run, check_folder, finished
 
@@ -40,43 +40,78 @@ class Settings:
 class Event:
     """What happened to a run. `share` of it is done (0 to 1); `text` says where it is, or why it failed.
 
-    `elsewhere`: another process does it just now.
+    `elsewhere`: another process does it just now.  Three are about the reports of a folder: `waiting` for who writes them now,
+    `unpublished` where they cannot be brought up to date, and `published` where that was made good.
     """
 
     run: Run
-    kind: Literal["started", "progress", "finished", "failed", "elsewhere"]
+    kind: Literal["started", "progress", "finished", "failed", "elsewhere", "waiting", "unpublished", "published"]
     share: float = 0.0
     text: str = ""
     mistake: bool = False  # failed because of the user's files or flags, not because of a defect
 
 
 Train = Callable[[Run, Settings, Callable[[Progress], None]], object]  # does one run: its record lies in the folder then
+Publish = Callable[[Run, locks.Tell], None]  # is told of a run that is finished; tells for whom it waits
 
 
 def execute(runs: Sequence[Run], settings: Settings, report: Callable[[Event], None], *, train: Train,
-            publish: Callable[[Run], None]) -> list[Event]:  # fmt: skip
+            publish: Publish) -> list[Event]:  # fmt: skip
     """Do the runs -> the events of those that failed. One that fails does not stop the others.
 
-    train: does one run; a function that a worker process can import.  publish: is told of every run that is finished.
+    train: does one run; a function that a worker process can import.  publish: is told of every run that is finished; where
+    it fails that is reported once, and tried again after the next run and at the end.
 
     A crash leaves traceback.txt in the run's folder. A run that another process does is looked at again until it is finished
     there, or free. On an interrupt the runs in progress stop (their state stays on disk) and the interrupt goes on to the
     caller.
     """
     failures = []
+    reports = _Reports(publish, report)
     events = _here(runs, settings, train, report) if settings.jobs == 1 else _in_workers(runs, settings, train)
     try:
         for event in events:
             if event.kind == "finished":
-                publish(event.run)
+                reports.of(event.run)
             if event.kind == "failed":
                 failures.append(event)
                 if not event.mistake:
-                    write_atomic(event.run.folder / "traceback.txt", event.text)
+                    _keep_traceback(event)
             report(event)
+        if reports.missing:
+            reports.of(reports.missing)
     finally:
         events.close()
     return failures
+
+
+class _Reports:
+    """Publishing that never stops a sweep: the records are there, and what follows from them can be made from them later."""
+
+    def __init__(self, publish: Publish, report: Callable[[Event], None]):
+        self.publish, self.report = publish, report
+        self.missing: Run | None = None  # of which the last attempt failed
+
+    def of(self, run: Run) -> None:
+        try:
+            self.publish(run, lambda text: self.report(Event(run, "waiting", text=text)))
+        except Exception as error:  # the boundary between runs, as for their training
+            if not self.missing:
+                told = _told(error) or f"{type(error).__name__}: {error}"
+                self.report(Event(run, "unpublished", text=f"reports are not up to date: {told}", mistake=bool(_told(error))))
+            self.missing = run
+            return
+        if self.missing:
+            self.report(Event(run, "published"))
+        self.missing = None
+
+
+def _keep_traceback(event: Event) -> None:
+    try:
+        stay_within(event.run.folder.parents[3], event.run.folder)
+        write_atomic(event.run.folder / "traceback.txt", event.text)
+    except (OSError, UserError):  # it is told all the same
+        return
 
 
 def _here(runs: Sequence[Run], settings: Settings, train: Train, report: Callable[[Event], None]) -> Iterator[Event]:
@@ -97,6 +132,8 @@ def _outcome(run: Run, settings: Settings, train: Train, tell: Callable[[Event],
             check_folder(run.folder.parents[3], run.scenario)  # again: another process may have begun it
             if finished(run):
                 return Event(run, "finished", 1.0)
+            for name in ("state", "logs"):
+                stay_within(run.folder.parents[3], run.folder / name)
             _do(run, settings, train, lock, tell)
     except (locks.Busy, locks.Lost) as other:
         time.sleep(RETRY)
@@ -118,10 +155,13 @@ def _do(run: Run, settings: Settings, train: Train, lock: locks.Lock, tell: Call
 
 def _failure(run: Run, error: Exception) -> Event:
     """A mistake, a full disk or a lost permission in one line; a defect with its traceback, whose last line tells."""
-    told = str(error) if isinstance(error, UserError) else refusal(error) if isinstance(error, OSError) else None
-    if told:
+    if told := _told(error):
         return Event(run, "failed", text=told, mistake=True)
     return Event(run, "failed", text="".join(traceback.format_exception(error)))
+
+
+def _told(error: Exception) -> str | None:
+    return str(error) if isinstance(error, UserError) else refusal(error) if isinstance(error, OSError) else None
 
 
 def _position(at: Progress) -> tuple[float, str]:
@@ -141,10 +181,13 @@ class _Worker:
         context = get_context("spawn")
         self.pipe, far = context.Pipe()
         self.process = context.Process(target=_work, args=(far, settings, train))  # no daemon: it starts decoders
-        # Ctrl-C reaches the whole group of processes: from its first moment a worker leaves the decision to us.
-        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self.process.start()
-        signal.signal(signal.SIGINT, handler)
+        # Ctrl-C reaches the whole group of processes: from its first moment a worker leaves the decision to us. (What is
+        # blocked here is heard afterwards; a child inherits the block.)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         far.close()
         self.run: Run | None = None
 
@@ -158,12 +201,17 @@ class _Worker:
         """The next event of its run; a process that died is a failure of the run that it was doing."""
         try:
             return self.pipe.recv()
-        except (EOFError, ConnectionError):
+        except (EOFError, OSError):  # the latter also where it died in the middle of a word
             self.process.join()
             code = self.process.exitcode
-            why = f"killed by {signal.Signals(-code).name}" if code and code < 0 else f"exit code {code}"
+            why = f"killed by {_signal(-code)}" if code and code < 0 else f"exit code {code}"
             hint = "; out of memory? try fewer --jobs" if code == -signal.SIGKILL else ""
             return Event(self.run, "failed", text=f"the worker process ended: {why}{hint}\n")
+
+
+def _signal(number: int) -> str:
+    known = {each.value: each.name for each in signal.Signals}
+    return known.get(number, f"signal {number}")  # the real-time ones have no names
 
 
 def _in_workers(runs: Sequence[Run], settings: Settings, train: Train) -> Iterator[Event]:
@@ -206,6 +254,8 @@ def _stop(workers: Sequence[_Worker]) -> None:
 
 def _work(pipe: Connection, settings: Settings, train: Train) -> None:
     """The worker's life: runs come in, events go out, until the pipe ends (also when the parent is killed)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     # As an exception, so that a write in progress removes its temporary file.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     os.environ["OMP_NUM_THREADS"] = "1"

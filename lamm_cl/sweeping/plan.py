@@ -127,7 +127,7 @@ def check_folder(folder: Path, scenario: Scenario) -> None:
     path = folder / "scenario.yaml"
     if not path.exists():
         return
-    theirs = from_record(Scenario, yaml_facts.parse(path.read_bytes(), str(path)), str(path))
+    theirs = from_record(Scenario, yaml_facts.read(path), str(path))
     differs = difference(identity(theirs), identity(scenario))
     if differs:
         raise UserError(f"{path}: made with another scenario ({differs}); choose another --results folder")

@@ -2,12 +2,13 @@
 
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
 
 from lamm_cl.errors import UserError
-from lamm_cl.files import remove_leftovers, uninterrupted, write_atomic
+from lamm_cl.files import read_regular, remove_leftovers, uninterrupted, write_atomic
 from lamm_cl.results.csv import RunKey, lost
 from lamm_cl.results.stored import check_writable
 from lamm_cl.sweeping import locks
@@ -26,29 +27,45 @@ def check_kept(runs: Sequence[Run], replace: bool = False) -> None:
             raise UserError(f"{told}; --replace does it, or choose another --results folder")
 
 
-def publish(run: Run, derived: Derived) -> None:
-    """Bring what is derived from the records up to date: scenario.yaml, records.csv and tables/ of the results folder."""
+def publish(run: Run, derived: Derived, tell: locks.Tell = lambda text: None) -> None:
+    """Bring what is derived from the records up to date: scenario.yaml, records.csv and tables/ of the results folder.
+
+    tell: hears for whom it waits, where that takes long.
+    """
     folder = run.folder.parents[3]
     facts = run.scenario.model_dump(mode="json")
-    (run.folder / "traceback.txt").unlink(missing_ok=True)
     scenario = yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=120)
-    with locks.waited(folder):
+
+    def write(lock: locks.Lock) -> None:
         contents = {"scenario.yaml": scenario} | derived(folder)
-        with uninterrupted():
-            for name, content in contents.items():
-                _write_derived(folder / name, content)
+        uninterrupted(lambda: _write_derived(folder, contents, lock))
+
+    locks.under(folder, write, tell)
+    (run.folder / "traceback.txt").unlink(missing_ok=True)
 
 
-def _write_derived(path: Path, content: str) -> None:
-    remove_leftovers(path)
-    write_atomic(path, content)
+def _write_derived(folder: Path, contents: dict[str, str], lock: locks.Lock) -> None:
+    """All of them; Lost before the first that another process may have written since, with newer facts."""
+    for name, content in contents.items():
+        lock.check()
+        remove_leftovers(folder / name)
+        write_atomic(folder / name, content, within=folder)
 
 
-def tidy(finished: Sequence[Run], derived: Derived) -> None:
+def tidy(finished: Sequence[Run], derived: Derived, tell: locks.Tell = lambda text: None) -> None:
     """What a kill between a run's record and its end left behind is removed, records.csv and tables brought up to date."""
     for run in finished:
         shutil.rmtree(run.folder / "state", ignore_errors=True)
+        with suppress(OSError):
+            (run.folder / "traceback.txt").unlink(missing_ok=True)
     for folder, run in {run.folder.parents[3]: run for run in finished}.items():
         wanted = derived(folder)
-        if any(not (path := folder / name).exists() or path.read_bytes() != wanted[name].encode() for name in wanted):
-            publish(run, derived)
+        if not all(_is(folder / name, content) for name, content in wanted.items()):
+            publish(run, derived, tell)
+
+
+def _is(path: Path, content: str) -> bool:
+    try:
+        return read_regular(path) == content.encode()
+    except OSError:  # absent, or something else in its place
+        return False

@@ -10,7 +10,7 @@ from lamm_cl.data import hashes
 from lamm_cl.data.catalogue import is_path
 from lamm_cl.data.dataset import Dataset
 from lamm_cl.errors import UserError
-from lamm_cl.files import PACKAGE
+from lamm_cl.files import PACKAGE, open_regular
 from lamm_cl.results.file import read_record
 from lamm_cl.results.record import Record
 from lamm_cl.sweeping import code
@@ -134,7 +134,7 @@ def _identity(state: Path) -> dict:
     Its file is of safetensors: 8 bytes with the length of a JSON text, the text, the tensors.
     """
     try:
-        with state.open("rb") as file:
+        with open_regular(state) as file:
             length = int.from_bytes(file.read(8), "little")
             if length > min(MOST_BYTES, os.fstat(file.fileno()).st_size):
                 return {}

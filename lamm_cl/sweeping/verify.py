@@ -3,21 +3,26 @@
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
 from lamm_cl import yaml_facts
 from lamm_cl.config.identity import content_hash, difference, from_record, identity
-from lamm_cl.config.schema import Card, Scenario
+from lamm_cl.config.lengths import lengths
+from lamm_cl.config.schema import FEATURES, Card, Scenario
 from lamm_cl.data import catalogue
-from lamm_cl.errors import UserError, did_you_mean
+from lamm_cl.errors import UserError, did_you_mean, shown
+from lamm_cl.files import read_regular
 from lamm_cl.results.file import parsed, read_record
 from lamm_cl.results.record import Record, bound_of
 from lamm_cl.results.stored import Stored, nothing_in, pack_of, scenario_text, stored
 from lamm_cl.sweeping.execute import Event, Settings, Train, execute
 from lamm_cl.sweeping.plan import plan
 from lamm_cl.sweeping.publish import Derived
+
+MOST_PASSES = 1_000_000  # images of training that are done again without asking
 
 
 def problems(results: Path, derived: Derived) -> list[str]:
@@ -47,6 +52,39 @@ def choose(results: Path, named: Sequence[str], number: int) -> list[str]:
     return list(named) or random.sample(list(known), min(number, len(known)))
 
 
+def asks(one: Stored, data_root: Path | None = None, places: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+    """What a finished run would take to be done again, on the word of whoever made the record, beyond this package, the data
+    root and the places that the reader named: the network, files, a long time. [] if nothing, or if the record is damaged."""
+    try:
+        record = parsed(one.content(), one.where)
+    except UserError:
+        return []  # and it is not done again
+    scenario = from_record(Scenario, record.scenario, f"{one.where}: scenario")
+    training = from_record(Card, record.card, f"{one.where}: card").training
+    backbone = scenario.backbone
+    found = []
+    if backbone.weights != "embedded" and backbone.architecture != FEATURES:
+        named = backbone.architecture if backbone.weights == "hub" else f"{backbone.architecture}:{backbone.weights}"
+        found.append(f"the weights of {shown(named)}, from a file or the network")
+    with suppress(UserError):  # data that are nowhere: told when it is done again
+        named = _place(record, {}, data_root) if record.run.dataset not in places else ""
+        found += [f"the files of {shown(name)}" for name in (named, scenario.train_on or "") if catalogue.is_path(name)]
+    images = _training_images(record)
+    passes = round(sum(each.images for each in lengths(training, images, sum(images) / len(record.dataset.classes))))
+    if passes > MOST_PASSES:
+        found.append(f"training on {passes:,} images")
+    return found
+
+
+def _training_images(record: Record) -> list[float]:
+    """Of each experience: in all as many as the dataset has, if it is a known one, or as the record says."""
+    told, known, shots = record.dataset.train_images, catalogue.info(record.run.dataset), record.run.shots
+    if known is None:
+        return list(told)
+    there = known.train if isinstance(shots, str) else min(known.train, shots * known.classes)
+    return [max(each, there / len(told)) for each in told]
+
+
 def recompute(one: Stored, settings: Settings, tell: Callable[[Event], None], train: Train,
               places: Mapping[str, str] = MappingProxyType({})) -> str:  # fmt: skip
     """Do a finished run again, elsewhere, from the images on: features are computed anew -> the first fact that differs, "" if
@@ -73,7 +111,7 @@ def recompute(one: Stored, settings: Settings, tell: Callable[[Event], None], tr
         )
         run = next(run for run in runs if run.method == old.run.method)
         anew = replace(settings, jobs=1, cache=_without_features(settings.cache, Path(folder) / "cache"))
-        failures = execute([replace(run, card=card)], anew, tell, train=train, publish=lambda run: None)
+        failures = execute([replace(run, card=card)], anew, tell, train=train, publish=lambda *_: None)
         if failures:
             raise UserError(f"{old}: cannot be recomputed: {failures[0].text.strip().splitlines()[-1]}")
         new = read_record(run.folder / "record.json")
@@ -144,10 +182,13 @@ def _derived(results: Path, derived: Derived) -> Iterator[str]:
         return
     for name, content in contents.items():
         path = results / name
-        if not path.exists():
-            yield f"{path}: is missing" + ("" if pack else "; 'lamm-cl table --write' and 'lamm-cl run' write it")
-        elif path.read_bytes() != content.encode():
-            yield f"{path}: does not follow from the records"
+        try:
+            if read_regular(path) != content.encode():
+                yield f"{path}: does not follow from the records"
+        except FileNotFoundError:
+            yield f"{path}: is missing" + ("" if pack else "; 'lamm-cl run' writes it")
+        except OSError as error:
+            yield f"{path}: {error.strerror}"
 
 
 def _of_scenario(pack: Path, text: str) -> Iterator[str]:

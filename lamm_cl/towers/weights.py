@@ -23,13 +23,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lamm_cl.errors import UserError, did_you_mean
+from lamm_cl.errors import UserError, did_you_mean, shown
+from lamm_cl.files import open_regular
 
 HUB_WEIGHTS = (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
 URL_CACHE = Path("~/.cache/clip")  # of OpenAI's package and of open_clip
 PATIENCE = 10  # seconds for an answer from a server
 OPENAI_FACTS = {"input_resolution", "context_length", "vocab_size"}  # in OpenAI's checkpoints, beside the weights
-UNREADABLE = (OSError, RuntimeError, UnpicklingError, SafetensorError, EOFError, ValueError, KeyError, AttributeError)
+UNREADABLE = (OSError, RuntimeError, UnpicklingError, SafetensorError, zipfile.BadZipFile, EOFError, ValueError, LookupError,
+              AttributeError, TypeError, OverflowError, AssertionError)  # fmt: skip
+REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)  # beside the weights
+HOTTEST = 10  # of a logit_scale: exp(10), two hundred times the largest that CLIP was trained to
 
 
 def given(architecture: str, weights: str) -> Path:
@@ -50,11 +55,14 @@ def fill(model: open_clip.CLIP, file: Path, architecture: str) -> None:
             quick = f"{architecture}-quickgelu"
             raise UserError(f"{file}: a checkpoint of OpenAI, which needs QuickGELU; name the architecture {quick!r}")
         tensors = {name: tensor for name, tensor in tensors.items() if name not in OPENAI_FACTS}
-    tensors = convert_state_dict(model, tensors)  # formats of other libraries that open_clip knows
+    other = f"it is no checkpoint of {architecture!r}"
+    try:
+        tensors = convert_state_dict(model, tensors)  # formats of other libraries that open_clip knows
+    except UNREADABLE as error:  # one that looks like such a format, and is none
+        raise UserError(f"{file}: {other} in a format that open_clip can convert ({shown(str(error))})") from None
     ours = model.state_dict()
     if "logit_scale" in tensors:
-        tensors["logit_scale"] = tensors["logit_scale"].reshape(ours["logit_scale"].shape)
-    other = f"it is no checkpoint of {architecture!r}"
+        tensors["logit_scale"] = _scale(tensors["logit_scale"], file).reshape(ours["logit_scale"].shape)
     for what, names in (("has no", ours.keys() - tensors.keys()), ("has", tensors.keys() - ours.keys())):
         names = sorted(name for name in names if not name.endswith("num_batches_tracked"))
         if names:
@@ -63,9 +71,19 @@ def fill(model: open_clip.CLIP, file: Path, architecture: str) -> None:
     for name, tensor in tensors.items():
         if name in ours and tensor.shape != ours[name].shape:
             raise UserError(f"{file}: {name!r} is {tuple(tensor.shape)}, not {tuple(ours[name].shape)}; {other}")
+        if name in ours and ours[name].is_floating_point() != tensor.is_floating_point():
+            raise UserError(f"{file}: {name!r} is of {tensor.dtype}, not {ours[name].dtype}; {other}")
         if not torch.isfinite(tensor).all():
             raise UserError(f"{file}: {name!r} holds numbers that are not finite")
+    if not any(tensor.any() for tensor in tensors.values() if tensor.ndim > 1):
+        raise UserError(f"{file}: holds nothing but zeros; {other}")
     model.load_state_dict(tensors, strict=False)
+
+
+def _scale(tensor: Tensor, file: Path) -> Tensor:
+    if tensor.numel() != 1 or HOTTEST < abs(float(tensor)) < float("inf"):  # what is not finite is told as of any tensor
+        raise UserError(f"{file}: 'logit_scale' is {shown(tensor.tolist())}; expected one number of at most {HOTTEST}")
+    return tensor
 
 
 def quick_gelu(model: open_clip.CLIP) -> bool:
@@ -74,9 +92,11 @@ def quick_gelu(model: open_clip.CLIP) -> bool:
 
 def read(file: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint: safetensors, or torch's own format, of which only tensors are read."""
-    if is_torchscript(file):
-        return read_openai_archive(file)
     try:
+        with open_regular(file):
+            pass
+        if is_torchscript(file):
+            return read_openai_archive(file)
         safe = file.suffix == ".safetensors"
         tensors = load_file(file) if safe else torch.load(file, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
@@ -84,10 +104,25 @@ def read(file: Path) -> dict[str, Tensor]:
         raise UserError(f"{file}: no checkpoint that can be read safely (tensors only): {reason}") from None
     if isinstance(tensors, dict):
         tensors = tensors.get("state_dict", tensors)
-    named = isinstance(tensors, dict) and all(isinstance(tensor, Tensor) for tensor in tensors.values())
+    named = isinstance(tensors, dict) and all(isinstance(n, str) and isinstance(t, Tensor) for n, t in tensors.items())
     if not named or not tensors:
         raise UserError(f"{file}: no checkpoint; expected named tensors")
-    return {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    for name, tensor in tensors.items():
+        if odd := _odd(tensor):
+            raise UserError(f"{file}: {shown(name)} is {odd}; expected plain tensors of real numbers")
+    plain = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    if len(plain) < len(tensors):
+        raise UserError(f"{file}: no checkpoint; some tensors are there twice, with 'module.' before their name and without")
+    return plain
+
+
+def _odd(tensor: Tensor) -> str:
+    """What keeps a tensor from being plain numbers; "" if nothing does."""
+    if tensor.is_meta:
+        return "without content (meta)"
+    if tensor.is_quantized or tensor.is_nested or tensor.layout != torch.strided:
+        return "quantized" if tensor.is_quantized else "nested or sparse"
+    return "" if tensor.dtype in (*REAL, *WHOLE) else f"of {tensor.dtype}"
 
 
 def is_torchscript(file: Path) -> bool:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lamm_cl.files import write_atomic
+from lamm_cl.files import open_regular, read_regular, write_atomic
 
 LEFT = 1 / 24  # days after which a temporary file has no writer any more
 
@@ -58,13 +58,13 @@ def _place(bank: Path, facts: dict) -> Path:
 def intact(path: Path) -> bool:
     """Whether an entry is whole: the checksum beside it is that of its bytes."""
     try:
-        return json.loads(path.with_suffix(".json").read_text())["sha256"] == digest(path)
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return json.loads(read_regular(path.with_suffix(".json")))["sha256"] == digest(path)
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def digest(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

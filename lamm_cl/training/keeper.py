@@ -4,6 +4,7 @@ from lamm_cl import vision  # noqa: F401  first: it makes torchvision importable
 
 # isort: split
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from avalanche.core import SupervisedPlugin
@@ -15,11 +16,13 @@ from lamm_cl.training.state import write as write_state
 
 
 class Keeper(SupervisedPlugin):
-    """Saves the state of a run after an epoch or an experience, at most every `interval` seconds."""
+    """Saves the state of a run after an epoch or an experience, at most every `interval` seconds. `check` is asked before, and
+    may stop the run."""
 
-    def __init__(self, folder: Path, identity: dict, state: State, interval: float):
+    def __init__(self, folder: Path, identity: dict, state: State, interval: float, check: Callable[[], None]):
         super().__init__()
         self.folder, self.identity, self.state, self.interval = folder, identity, state, interval
+        self.check = check
         self.last = time.monotonic()
 
     def after_training_epoch(self, strategy, **_) -> None:
@@ -42,5 +45,6 @@ class Keeper(SupervisedPlugin):
     def _save(self, model: Learner, experience: int, epochs: int) -> None:
         self.state.experience, self.state.epochs = experience, epochs
         self.state.learned = model.learned_tensors()
+        self.check()
         write_state(self.folder, self.identity, self.state)
         self.last = time.monotonic()

@@ -151,9 +151,17 @@ def complete(prepared: Prepared, progress: Callable[[Progress], None], *, save_e
     T, epochs = len(parts.experiences), [length.epochs for length in prepared.lengths]
     code = of_card(run.card)  # now, since the files may be edited meanwhile
 
+    at = Progress(experience=0, experiences=T, epoch=1, epochs=epochs[0], stage="test")
+
     def tell(experience: int, epoch: int, stage: str = "train") -> None:
+        nonlocal at
         mine = epochs[max(experience, 0)]
-        progress(Progress(experience=experience + 1, experiences=T, epoch=epoch + 1, epochs=mine, stage=stage))
+        at = Progress(experience=experience + 1, experiences=T, epoch=epoch + 1, epochs=mine, stage=stage)
+        progress(at)
+
+    def check() -> None:
+        """Before a write: whoever listens stops a run that is another process's by now."""
+        progress(at)
 
     identity = run.identity | {
         "scenario hash": content_hash(run.scenario), "card hash": content_hash(run.card), "weights hash": frozen.weights_hash,
@@ -164,12 +172,13 @@ def complete(prepared: Prepared, progress: Callable[[Progress], None], *, save_e
     watch = Stopwatch(state.seconds)
     recorder = Recorder(run.scenario.label_spaces, [count_of(facts) for facts in state.counts])
     with plugins_for(logs, run, identity, epochs=epochs, recorder=recorder, resumed=resumed) as curves:
-        keeper = Keeper(run.folder, identity, state, save_every)
+        keeper = Keeper(run.folder, identity, state, save_every, check)
         strategy = Loop(model=model, training=prepared.training, sources=prepared.sources, seed=run.seed, shots=prepared.shots,
                         progress=tell, device=frozen.device, plugins=[recorder, *curves, keeper])  # fmt: skip
         watch.lap("prepare", start)
         learn(strategy, stream.benchmark(parts), recorder, state, resumed, watch, tell, keeper)
     learned = save({name: t.contiguous().cpu() for name, t in model.learned_tensors().items()})
+    check()
     write_atomic(run.folder / "learned.safetensors", learned)
     trained_on = round(sum(length.images for length in prepared.lengths))
     name = catalogue.canonical(run.dataset)  # not the path of one's own data
@@ -185,6 +194,7 @@ def complete(prepared: Prepared, progress: Callable[[Progress], None], *, save_e
         files={"learned.safetensors": hashlib.sha256(learned).hexdigest()},
         code=code,
     )
+    check()
     write_record(record, run.folder)
     shutil.rmtree(run.folder / "state", ignore_errors=True)
     return record

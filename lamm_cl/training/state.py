@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lamm_cl.errors import UserError
-from lamm_cl.files import write_atomic
+from lamm_cl.files import open_regular, write_atomic
 
 FORMAT = 2
 KNOWN = (1, FORMAT)
@@ -55,7 +55,7 @@ def read(folder: Path, identity: dict) -> State | None:
     Raises UserError, naming the field, for a state of another configuration: it is never mixed in.
     """
     try:
-        with safe_open(folder / NAME, "pt") as file:
+        with open_regular(folder / NAME), safe_open(folder / NAME, "pt") as file:
             told, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
         if told["sha256"] != digest(told["state"], tensors):
             return None
