@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
 from lamm_cl.errors import UserError
 
@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 # --- reading what others may have put there -----------------------------------------------------------------------------
 
 
-def open_regular(path: Path, limit: int = LARGEST_TENSORS) -> BinaryIO:
+def open_regular(path: Path, limit: int = LARGEST_TENSORS) -> BufferedReader:
     """A file, opened for reading. OSError for whatever else lies there, and for more than `limit` bytes.
 
     A pipe would keep its reader waiting for ever and a device has no end: nothing here waits for either.

@@ -78,7 +78,8 @@ def piece(card: schema.Card, field: str, given: dict) -> Piece | None:
         return None
     where = f"{card.key}: {field}"
     cls = find(entry.use, where)
-    parameters = inspect.signature(cls.__init__, eval_str=True).parameters  # a page may postpone its annotations  # type: ignore[misc]
+    # A page may postpone its annotations.
+    parameters = inspect.signature(cls.__init__, eval_str=True).parameters  # type: ignore[misc]
     mine = {name: p for name, p in parameters.items() if name != "self" and name not in given}
     options = {}
     for name, value in entry.options.items():
