@@ -107,7 +107,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rubbish")
     digits = catalogue.load("digits", None, folder / "cache")
 
-    def prepare(run, **_):
+    def prepare(run, settings, progress):
         parts = stream.split(run.scenario, digits, run.shots, run.seed)
         build(run.card, tiny_clip(), parts.names, parts.experiences, train_label_space=run.scenario.train_label_space)
 
