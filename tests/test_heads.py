@@ -1,4 +1,4 @@
-"""Heads without text: what they know of a stream, and that cutting it up or off changes nothing."""
+"""Heads in closed form, without text: what they know of a stream, and that cutting it up or off changes nothing."""
 
 import pytest
 import torch
@@ -14,12 +14,13 @@ from lamm_cl.training import keeper
 from lamm_cl.training.state import write
 
 
-def without_text(key: str) -> bool:
-    head = load_card(key).head
-    return head is not None and not find(head.use, key).reads_text
+def in_closed_form(key: str) -> bool:
+    """Without text, and without a step of training."""
+    card = load_card(key)
+    return card.training is None and card.head is not None and not find(card.head.use, key).reads_text
 
 
-HEADS = [key for key in card_names() if without_text(key)]
+HEADS = [key for key in card_names() if in_closed_form(key)]
 SMALL = {  # card -> what the toy's few images need otherwise
     "ranpac": {"M": 64},
     "ranpac-released": {"M": 64},

@@ -16,7 +16,7 @@ from lamm_cl.learner.shown import Experience, Images
 from lamm_cl.towers.clip import FrozenCLIP, Prompts
 
 CLASSES = 1000
-IMAGES = 2048  # observed, and scored
+IMAGES = 2048  # observed; four times as many are scored
 EXPERIENCES = 20
 M = 10_000  # random features, the paper's
 STREAMED = 1000  # random features where a whole stream is measured
@@ -66,12 +66,12 @@ def closed_forms(frozen: FrozenCLIP, repeats: int) -> Iterator[Measure]:
     del h
     seconds, _ = timed(partial(ranpac.finish, None, e))
     yield Measure("ranpac_solve", seconds, "s", note=f"one Cholesky decomposition of {M:,} x {M:,}, {CLASSES:,} classes")
-    x = Images(frozen=images.unit, raw=images.raw)
-    out = Output(x, images.unit, None, Prompts(), e.classes, frozen.scale, raw=images.raw)
-    whole = IMAGES * M * 4
+    raw = images.raw.repeat(4, 1)
+    out = Output(Images(raw=raw), None, None, Prompts(), e.classes, frozen.scale, raw=raw)
+    whole = len(raw) * M * 4
     peak = peak_of(partial(ranpac.forward, out), frozen.device.type)
-    note = f"peak for {IMAGES:,} images; H as a whole {whole / 2**20:.0f} MiB"
-    yield at_most("ranpac_scores", peak / 2**20, "MiB", peak / whole, 0.7, note)
+    note = f"peak for {len(raw):,} images; H as a whole {whole / 2**20:.0f} MiB"
+    yield at_most("ranpac_scores", peak / 2**20, "MiB", peak / whole, 0.5, note)
     yield from streams(frozen, repeats)
 
 
