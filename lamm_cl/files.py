@@ -53,7 +53,7 @@ def open_regular(path: Path, limit: int = LARGEST_TENSORS) -> BufferedReader:
 def read_regular(path: Path, limit: int = LARGEST_TEXT) -> bytes:
     """The content of a file; OSError as `open_regular`."""
     with open_regular(path, limit) as file:
-        content = file.read(limit + 1) or b""
+        content = file.read(min(limit, os.fstat(file.fileno()).st_size) + 1) or b""
     if len(content) > limit:  # it grew, or told no size
         raise OSError(errno.EFBIG, f"is larger than {limit:,} bytes", str(path))
     return content
