@@ -32,7 +32,7 @@ def stream(scenario: str | Path, *, dataset: str | None = None, shots: int | str
     [80, 80]
     >>> x, y, task = images.train_stream[0].dataset[0]
     >>> tuple(x.shape), y, task, images.class_names[y]
-    ((3, 48, 48), 4, 0, 'four')
+    ((3, 48, 48), 0, 0, 'zero')
     >>> features = lamm_cl.stream("demo", dataset="digits", backbone="scenario")
     >>> tuple(features.train_stream[1].dataset[0][0].shape), features.experiences
     ((64,), [range(0, 5), range(5, 10)])

@@ -8,12 +8,14 @@ from lamm_cl import vision  # noqa: F401  first: it makes torchvision importable
 
 # isort: split
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from avalanche.benchmarks import CLScenario, class_incremental_benchmark
+from avalanche.benchmarks import CLScenario, benchmark_from_datasets, with_classes_timeline
 from avalanche.benchmarks.scenarios.task_aware import with_task_labels
+from avalanche.benchmarks.utils import DataAttribute
+from avalanche.benchmarks.utils.classification_dataset import TaskAwareSupervisedClassificationDataset
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms.functional import pil_to_tensor
@@ -82,21 +84,24 @@ class Benchmark(CLScenario):
 
 @dataclass
 class Items(TorchDataset):
-    """(x, class id by arrival) pairs of some samples of a split; task labels as Avalanche looks for them."""
+    """(x, class id by arrival) pairs of some samples of a split."""
 
     ids: list[int]
     targets: list[int]
     get: Callable[[int], Tensor]
-    targets_task_labels: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.targets_task_labels = [0] * len(self.targets)
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, i: int) -> tuple[Tensor, int]:
         return self.get(self.ids[i]), self.targets[i]
+
+
+def aware(items: Items) -> TaskAwareSupervisedClassificationDataset:
+    """As Avalanche's strategies take them: (x, y, task label)."""
+    labels = [DataAttribute(items.targets, "targets"),
+              DataAttribute([0] * len(items), "targets_task_labels", use_in_getitem=True)]  # fmt: skip
+    return TaskAwareSupervisedClassificationDataset([items], data_attributes=labels)
 
 
 @dataclass(frozen=True)
@@ -151,17 +156,14 @@ def benchmark(origin: Origin, transform: Transform | None = None, test_transform
         raise UserError("transform: is for images; features of a backbone are those of its own preprocessing")
     made = {}
     for name, (split, ids, targets) in sides.items():
-        mine = torch.cat(ids)
         if origin.backbone is None:
-            mine_of = transform if name == "train" else test_transform or transform
-            get = OfImages(split, mine_of or plain)
+            mine = transform if name == "train" else test_transform or transform
+            get = OfImages(split, mine or plain)
         else:
-            unit = features(origin, name)
-            get = OfFeatures({int(i): at for at, i in enumerate(mine.tolist())}, unit)
-        made[name] = Items(mine.tolist(), targets[mine].tolist(), get)
-    counts = [len(classes) for classes in parts.experiences]
-    found = class_incremental_benchmark(made, class_order=list(range(len(parts.order))), num_classes_per_exp=counts)
-    found = Benchmark(with_task_labels(found), origin)
+            get = OfFeatures({i: at for at, i in enumerate(torch.cat(ids).tolist())}, features(origin, name))
+        made[name] = [aware(Items(mine.tolist(), targets[mine].tolist(), get)) for mine in ids]
+    # an experience's items in the order of its samples: class_incremental_benchmark would sort them by class
+    found = Benchmark(with_task_labels(with_classes_timeline(benchmark_from_datasets(**made))), origin)
     for name, experiences in (("train", found.train_stream), ("test", found.test_stream)):
         _, ids, targets = sides[name]
         for experience, mine in zip(experiences, ids):
