@@ -4,6 +4,7 @@ from lamm_cl import vision  # noqa: F401  first: it makes torchvision importable
 
 # isort: split
 import warnings
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -246,6 +247,20 @@ def test_ewc_holds_a_context_that_all_classes_share(features):
             theirs.train(experience)
         contexts[kind] = torch.cat([p.detach().flatten() for p in model.learner.context.parameters()])
     assert not torch.equal(contexts["naive"], contexts["ewc"]) and torch.isfinite(contexts["ewc"]).all()
+
+
+def test_a_copy_has_tensors_of_its_own_and_shares_images_and_frozen_towers(features):
+    """EWC and LwF copy models."""
+    model = lamm_cl.model("lamm", features).train()
+    x = torch.stack([features.train_stream[0].dataset[i][0] for i in range(4)])
+    logits = model(x)
+    copied = deepcopy(model)
+    assert copied.sources[0] is model.sources[0] and copied.learner.clip is model.learner.clip
+    assert copied.criterion.of[0] is copied and torch.equal(copied(x), logits)
+    with torch.no_grad():
+        for p in copied.learner.labels.parameters():
+            p += 1
+    assert torch.equal(model(x), logits) and not torch.equal(copied(x), logits)
 
 
 def test_the_criterion_is_the_methods_own_loss_and_cross_entropy_lacks_its_extra_terms(features):

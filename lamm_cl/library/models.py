@@ -58,7 +58,7 @@ def model(method: str | Path, stream: "Benchmark", *, backbone: str | None = Non
         run = _with_label_space(run, label_space)
     frozen = backbone_on(scenario.backbone, resolved(origin.device if device == "auto" else device))
     prepared = prepare(run, frozen, origin.dataset, origin.cache)
-    return Module(prepared.model, lambda i: prepared.sources.observed(i))
+    return Module(prepared.model, prepared.sources)
 
 
 def _with_label_space(run, label_space: str):

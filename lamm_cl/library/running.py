@@ -51,15 +51,16 @@ def run(scenario: str | Path, *, methods: Sequence[str] = (), datasets: Sequence
     for name, given in (("methods", methods), ("datasets", datasets), ("seeds", seeds), ("shots", shots)):
         if isinstance(given, str | int):
             raise UserError(f"{name}: expected a list, got {given!r}; write [{given!r}]")
-    if wrong := [each for each in seeds if type(each) is not int or not 0 <= each < 2**32]:
-        raise UserError(f"seeds: expected whole numbers from 0 to {2**32 - 1}, got {wrong[0]!r}")
+    if odd := [each for each in seeds if type(each) is not int or not 0 <= each < 2**32]:
+        raise UserError(f"seeds: expected whole numbers from 0 to {2**32 - 1}, got {odd[0]!r}")
     if wrong := [each for each in shots if each != "full" and (type(each) is not int or each < 1)]:
         raise UserError(f"shots: expected whole numbers from 1 on, or 'full', got {wrong[0]!r}")
     if type(jobs) is not int or jobs < 1:
         raise UserError(f"jobs: expected a whole number from 1 on, got {jobs!r}")
     if device not in ("auto", "cpu", "cuda"):
         raise UserError(f"device: expected auto, cpu or cuda, got {device!r}")
-    lists = {"datasets": [*map(str, datasets)], "methods": [*map(str, methods)], "shots": [*shots], "seeds": [*seeds]}
+    named = {"datasets": [*map(str, datasets)], "methods": [*map(str, methods)]}
+    lists: dict[str, list] = {**named, "shots": [*shots], "seeds": [*seeds]}
     runs = command.planned(str(scenario), lists, Path(results), root, backbone)
     command.check_writable(Path(results) / runs[0].scenario.name)
     done = made(runs)

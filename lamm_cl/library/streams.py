@@ -43,7 +43,7 @@ def stream(scenario: str | Path, *, dataset: str | None = None, shots: int | str
     from lamm_cl.training import benchmarks
 
     root, kept = places(data_root, cache)
-    lists = {"datasets": [dataset] if dataset else [], "methods": [], "shots": [shots] if shots else [],
+    lists: dict[str, list] = {"datasets": [dataset] if dataset else [], "methods": [], "shots": [shots] if shots else [],
              "seeds": [] if seed is None else [seed]}  # fmt: skip
     named = None if backbone in (None, "scenario") else backbone
     chosen = command.planned(str(scenario), lists, Path("results"), root, named)[0]
@@ -53,7 +53,7 @@ def stream(scenario: str | Path, *, dataset: str | None = None, shots: int | str
     if isinstance(transform, str):
         if transform != "backbone":
             raise UserError(f"transform: expected a function or 'backbone', got {transform!r}")
-        transform = benchmarks.frozen_of(origin).preprocess
+        return benchmarks.benchmark(origin, benchmarks.frozen_of(origin).preprocess, test_transform)
     return benchmarks.benchmark(origin, transform, test_transform)
 
 

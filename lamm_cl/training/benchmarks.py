@@ -10,6 +10,7 @@ from lamm_cl import vision  # noqa: F401  first: it makes torchvision importable
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from avalanche.benchmarks import CLScenario, benchmark_from_datasets, with_classes_timeline
@@ -39,7 +40,7 @@ class Origin:
 
     scenario: Scenario
     named: str  # the dataset, as it was asked for
-    shots: int | str
+    shots: int | Literal["full"]
     seed: int
     dataset: Dataset
     parts: stream.Stream
@@ -137,7 +138,7 @@ def plain(image) -> Tensor:
     return pil_to_tensor(image).float() / 255
 
 
-def origin_of(scenario: Scenario, named: str, shots: int | str, seed: int, *, data_root: Path | None, cache: Path,
+def origin_of(scenario: Scenario, named: str, shots: int | Literal["full"], seed: int, *, data_root: Path | None, cache: Path,
               device: str = "cpu", backbone: Backbone | None = None) -> Origin:  # fmt: skip
     dataset = dataset_in(named, data_root, cache)
     if scenario.train_on:

@@ -3,7 +3,7 @@
 from lamm_cl import vision  # noqa: F401  first: it makes torchvision importable
 
 # isort: split
-from collections.abc import Callable
+from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from lamm_cl.errors import UserError
 from lamm_cl.learner.model import Learner
 from lamm_cl.learner.output import Output
-from lamm_cl.learner.shown import Frozen, Images
+from lamm_cl.learner.shown import Images
+from lamm_cl.training.sources import Sources
 
 OUT = -1e4  # logits out of play: finite, since plugins square them, take softmax of them, or train on old classes
 
@@ -25,10 +26,10 @@ class Module(DynamicModule):
     the next test it is finished.  `criterion` holds the method's own loss terms; cross entropy alone leaves them out.
     """
 
-    def __init__(self, learner: Learner, observed: Callable[[int], Frozen]):
+    def __init__(self, learner: Learner, sources: Sources):
         super().__init__()
         self.learner = learner
-        self.observed = [observed]
+        self.sources = [sources]
         self.finished = 0
         self.last: Output | None = None
         self.criterion = Criterion(self)
@@ -60,7 +61,7 @@ class Module(DynamicModule):
             self.finish()
         self.learner.begin(i)
         if fresh:
-            self.learner.observe(i, self.observed[0](i))
+            self.learner.observe(i, self.sources[0].observed(i))
 
     def finish(self) -> None:
         """What a method does once an experience is learned; idempotent."""
@@ -92,6 +93,14 @@ class Module(DynamicModule):
         """What the frozen tower makes of pixels, as far as the method needs it."""
         found, needs = self.learner.clip.image_all(x), self.learner.needs
         return {"frozen": found.unit} | {name: getattr(found, name) for name in ("raw", "trunk") if name in needs}
+
+    def __deepcopy__(self, memo: dict) -> "Module":
+        """The images are shared."""
+        memo[id(self.sources[0])] = self.sources[0]
+        mine = type(self).__new__(type(self))
+        memo[id(self)] = mine
+        mine.__setstate__({name: deepcopy(value, memo) for name, value in self.__getstate__().items()})
+        return mine
 
     def __getstate__(self) -> dict:
         """A copy (what EWC and LwF keep) begins without the last step, whose tensors belong to a graph."""
