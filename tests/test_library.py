@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+import shutil
 import subprocess
 import sys
 import time
@@ -42,7 +43,9 @@ def demo(folder, cache):
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_the_examples_of_the_docstrings_give_what_they_print(room, demo):
+def test_the_examples_of_the_docstrings_give_what_they_print(room, demo, folder, tmp_path, monkeypatch):
+    shutil.copytree(folder / "results", tmp_path / "results")  # some write into it
+    monkeypatch.chdir(tmp_path)
     module = import_module(f"lamm_cl.library.{room}")
     found = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert found.attempted and not found.failed
