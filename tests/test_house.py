@@ -32,6 +32,7 @@ WINGS = {
     "training": "one run",
     "bench": "speed",
     "cli": "the screen",
+    "library": "the public names",
     "__main__": "python -m lamm_cl",
 }
 NEVER = {  # wing -> what it may not even import on the way
@@ -81,7 +82,7 @@ def test_a_file_imports_from_wings_below_its_own(name):
     path, order = PACKAGE / name, list(WINGS)
     mine = wing_of(path)
     if name == "__init__.py":
-        assert not wings_imported(path)
+        assert wings_imported(path) == {"library"}  # for a type checker: its __getattr__ imports when a name is asked for
         return
     assert mine in WINGS, f"{name}: a wing that the list does not know"
     for other in wings_imported(path):
@@ -167,12 +168,18 @@ def test_torch_begins_at_one_wall():
 def test_a_run_never_imports_pandas_or_matplotlib_for_itself():
     """Avalanche itself imports them; ours must not."""
     for name in ("pandas", "matplotlib"):
-        assert {each.split("/")[0] for each in importers(name)} <= {"reports"}
+        assert {each.split("/")[0] for each in importers(name)} <= {"reports", "library"}  # which only names their types
 
 
 def test_the_command_line_starts_without_anything_heavy():
     loaded = modules_after("import lamm_cl.cli.main")
     assert not loaded & {"torch", "avalanche", "open_clip", "pandas", "matplotlib", "rich", "numpy", "pydantic"}
+
+
+def test_the_library_is_imported_without_anything_heavy():
+    loaded = modules_after("import lamm_cl; dir(lamm_cl)")
+    assert not loaded & {"torch", "avalanche", "open_clip", "pandas", "matplotlib", "rich", "numpy", "pydantic"}
+    assert not any(name.startswith("lamm_cl.") for name in loaded)
 
 
 @pytest.mark.parametrize("name", NAMES)

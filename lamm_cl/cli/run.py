@@ -7,6 +7,7 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,9 +78,11 @@ def _run(args: argparse.Namespace) -> int:
     from lamm_cl.sweeping.plan import made
     from lamm_cl.sweeping.publish import check_kept, tidy
 
-    runs = _planned(args)
+    root, cache = arguments.data_root(args), arguments.cache(args)
+    lists = {"datasets": args.dataset, "methods": args.method, "shots": args.shots, "seeds": args.seed}
+    runs = planned(args.scenario, lists, args.results, root, args.backbone, args.precision)
     folder = args.results / runs[0].scenario.name
-    _check_writable(folder)
+    check_writable(folder)
     if args.report:
         from lamm_cl.reports.page import page
 
@@ -89,9 +92,9 @@ def _run(args: argparse.Namespace) -> int:
     done = made(runs)
     todo = [run for run in runs if run.folder not in done]
     check_kept(runs, args.replace)
-    datasets = Datasets(runs[0].scenario.train_on, arguments.data_root(args), arguments.cache(args))
-    _check_same(runs, done, datasets, args)
-    _check_data(todo, datasets)
+    datasets = Datasets(runs[0].scenario.train_on, root, cache)
+    check_same(runs, done, datasets, cache, other_code=args.other_code, tell=say)
+    check_data(todo, datasets, tell=say)
     if args.dry_run:
         return dry_run.tell(runs, todo, args, datasets)
     try:
@@ -108,9 +111,7 @@ def _run(args: argparse.Namespace) -> int:
         datasets(name).fingerprint  # noqa: B018  its images are read here once, and not by every worker
     jobs = min(args.jobs, len(todo))
     wanted = tuple(dict.fromkeys(args.log))
-    settings = Settings(
-        arguments.data_root(args), arguments.cache(args), args.device, jobs, args.save_every, args.checkpoint_activations, wanted
-    )
+    settings = Settings(root, cache, args.device, jobs, args.save_every, args.checkpoint_activations, wanted)
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here or in a worker; see towers/devices.py
     failures, finished, unpublished = _execute(todo, len(runs), settings)
     if not finished and all(event.mistake for event in failures):
@@ -121,26 +122,28 @@ def _run(args: argparse.Namespace) -> int:
     return _print_failures(failures) if failures else 2 if unpublished else status
 
 
-def _planned(args: argparse.Namespace) -> "list[Run]":
+def planned(name: str, lists: dict[str, list], results: Path, data_root: Path | None, backbone: str | None = None,
+            precision: str | None = None) -> "list[Run]":  # fmt: skip
+    """The runs that were asked for.  lists: datasets, methods (or paths of cards), shots and seeds; empty: the scenario's."""
     from lamm_cl.config.cards import load_scenario, replace_backbone, with_card
     from lamm_cl.sweeping.plan import plan
 
-    scenario = load_scenario(args.scenario)
+    scenario = load_scenario(name)
     methods = []
-    for method in args.method:
+    for method in lists["methods"]:
         if method.endswith(".yaml"):
             scenario, method = with_card(scenario, method)
         methods.append(method)
-    if args.backbone or args.precision:
-        scenario = replace_backbone(scenario, args.backbone, args.precision)
-    lists = {"datasets": args.dataset, "methods": methods, "shots": args.shots, "seeds": args.seed}
-    runs = plan(scenario, args.results, **{name: list(dict.fromkeys(given)) for name, given in lists.items()})
+    if backbone or precision:
+        scenario = replace_backbone(scenario, backbone, precision)
+    lists = lists | {"methods": methods}
+    runs = plan(scenario, results, **{name: list(dict.fromkeys(given)) for name, given in lists.items()})
     names = [*(run.dataset for run in runs), *filter(None, [scenario.train_on])]
-    arguments.check_names(f"{scenario.name}: datasets", names, arguments.data_root(args))
+    arguments.check_names(f"{scenario.name}: datasets", names, data_root)
     return runs
 
 
-def _check_writable(folder: Path) -> None:
+def check_writable(folder: Path) -> None:
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
     if not nearest.is_dir():
         raise UserError(f"{nearest}: is in the way; expected a folder for results")
@@ -148,13 +151,13 @@ def _check_writable(folder: Path) -> None:
         raise UserError(f"{nearest}: no permission to write; choose another --results folder")
 
 
-def _check_data(runs: "list[Run]", datasets: "Datasets") -> None:
+def check_data(runs: "list[Run]", datasets: "Datasets", tell: Callable[[str], None]) -> None:
     """Load each dataset once before anything is written: what is missing is told now; generated images are cached."""
     from lamm_cl.data import fewshot
     from lamm_cl.data.features import check_backbone
 
     for name in dict.fromkeys(run.dataset for run in runs):
-        say(f"preparing {name}")
+        tell(f"preparing {name}")
         dataset = datasets(name)
         check_backbone(dataset, runs[0].scenario.backbone.architecture)
         if not len(dataset.train):
@@ -163,10 +166,11 @@ def _check_data(runs: "list[Run]", datasets: "Datasets") -> None:
         shots = {run.shots for run in runs if run.dataset == name} - {"full"}
         for note in (*dataset.notes, *(fewshot.too_few(dataset.train.labels, dataset.classes, k) for k in sorted(shots))):
             if note:
-                say(f"  note: {note}")
+                tell(f"  note: {note}")
 
 
-def _check_same(runs: "list[Run]", done: "Made", datasets: "Datasets", args: argparse.Namespace) -> None:
+def check_same(runs: "list[Run]", done: "Made", datasets: "Datasets", cache: Path, *, other_code: bool,
+               tell: Callable[[str], None]) -> None:  # fmt: skip
     """What finished runs were made with, against what is here now."""
     from lamm_cl.data import catalogue
     from lamm_cl.sweeping import same
@@ -175,7 +179,7 @@ def _check_same(runs: "list[Run]", done: "Made", datasets: "Datasets", args: arg
 
     def load(name: str) -> "Dataset | None":
         if not catalogue.is_embedded(name):
-            say(f"comparing {name} with what its finished runs saw")  # of very many images that takes a while
+            tell(f"comparing {name} with what its finished runs saw")  # of very many images that takes a while
         try:
             return datasets(name)
         except UserError:
@@ -183,8 +187,8 @@ def _check_same(runs: "list[Run]", done: "Made", datasets: "Datasets", args: arg
                 raise
             return None  # finished on another machine, perhaps
 
-    for note in same.check(runs, done, load, arguments.cache(args), other_code=args.other_code):
-        say(f"note: {note}")
+    for note in same.check(runs, done, load, cache, other_code=other_code):
+        tell(f"note: {note}")
 
 
 def _execute(todo: "list[Run]", planned: int, settings: "Settings") -> "tuple[list[Event], int, Event | None]":

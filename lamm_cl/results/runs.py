@@ -186,7 +186,8 @@ def _in_order(found: set[str], listed: Sequence[str]) -> tuple[str, ...]:
 def _check_comparable(results: Path, records: list[Record]) -> None:
     """Averaging over runs of different things would be silent nonsense: name the first field that differs."""
     rules = [  # what must agree, among runs with the same ...
-        ("backbone hash", lambda r: r.backbone.hash, lambda r: ()),
+        # a model of one's own shares no frozen weights with other methods, and begins from other ones with each seed
+        ("backbone hash", lambda r: r.backbone.hash or r.backbone.architecture, lambda r: r.backbone.hash == "" and r.run.method),
         ("class order", lambda r: r.dataset.order, lambda r: (r.run.dataset,)),
         ("experiences", lambda r: r.dataset.experiences, lambda r: (r.run.dataset, r.bound)),
         ("card hash", lambda r: r.card.get("hash"), lambda r: (r.run.dataset, r.run.method)),

@@ -12,6 +12,7 @@ from lamm_cl.files import PACKAGE
 METHODS = "methods/"
 HOUSE = ("learner/*.py", "towers/*.py", "training/*.py", "data/fewshot.py", "data/images.py", "seeds.py")
 NO_NUMBERS = {f"training/{name}.py" for name in ("facts", "keeper", "logs", "state")}  # they watch and store
+NO_NUMBERS |= {f"training/{name}.py" for name in ("benchmarks", "modules", "outside", "reload")}  # no run does
 
 
 def of_card(card: Card) -> dict[str, str]:
