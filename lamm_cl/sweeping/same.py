@@ -11,8 +11,8 @@ from lamm_cl.data.catalogue import is_path
 from lamm_cl.data.dataset import Dataset
 from lamm_cl.errors import UserError
 from lamm_cl.files import PACKAGE, open_regular
-from lamm_cl.results.file import read_record
 from lamm_cl.results.record import Record
+from lamm_cl.results.remembered import remembered
 from lamm_cl.sweeping import code
 from lamm_cl.sweeping.plan import Run
 
@@ -56,7 +56,7 @@ def _others(root: Path, made: Made) -> Made:
     for path in sorted(root.glob("runs/*/*/*/record.json")):
         if path.parent not in made:
             try:
-                found[path.parent] = read_record(path)
+                found[path.parent] = remembered(path)
             except UserError:
                 continue
     return found
