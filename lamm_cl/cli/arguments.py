@@ -38,6 +38,12 @@ def shots(text: str) -> int | str:
     return "full" if text == "full" else positive(text)
 
 
+def device(text: str) -> str:
+    if not re.fullmatch("auto|cpu|cuda(:(0|[1-9][0-9]{0,2}))?", text):
+        raise argparse.ArgumentTypeError(f"expected auto, cpu, cuda or cuda:N, got {text!r}")
+    return text
+
+
 def place(text: str) -> tuple[str, str]:
     name, equals, path = text.partition("=")
     if not (name and equals and path):
@@ -63,7 +69,8 @@ def cache(args: argparse.Namespace) -> Path:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+    text = "auto, cpu, cuda, or cuda:N for one of several (default: auto)"
+    parser.add_argument("--device", type=device, default="auto", metavar="DEVICE", help=text)
 
 
 def check_names(where: str, names: Iterable[str], root: Path | None) -> None:

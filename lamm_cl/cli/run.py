@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lamm_cl.cli import arguments, dry_run
+from lamm_cl.cli import arguments, choice, dry_run
 from lamm_cl.cli.datasets import Datasets
 from lamm_cl.cli.progress import Bars, Lines
 from lamm_cl.cli.screen import complain, console, say
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lamm_cl.sweeping.plan import Run
     from lamm_cl.sweeping.same import Made
 
+DERIVING = {"table": "tables", "plot": "figures (of many runs that takes minutes)", "report": "the page"}
 LOGS = ("csv", "tensorboard", "wandb")
 
 
@@ -33,21 +34,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         description="Run a scenario. Finished runs are skipped and unfinished ones go on: the same command is always "
         "safe. METHOD, DATASET, SEED and K replace the scenario's lists; give an option again for several.",
     )
-    run.add_argument("scenario", metavar="SCENARIO", help="a name from 'lamm-cl list scenarios', or a path (.yaml)")
-    many = {"action": "append", "default": []}
-    run.add_argument("--method", **many, metavar="METHOD", help="a method, or a card's path (.yaml)")
-    run.add_argument("--dataset", **many, metavar="DATASET", help="a dataset")
-    run.add_argument("--seed", **many, type=arguments.seed, metavar="SEED", help="a seed")
-    run.add_argument("--shots", **many, type=arguments.shots, metavar="K", help="training images per class, or full")
-    run.add_argument(
-        "--backbone",
-        metavar="ARCH[:WEIGHTS]",
-        help="instead of the scenario's; WEIGHTS: a tag from 'lamm-cl list backbones' (default: openai) or a file; "
-        "or hf-hub:OWNER/NAME",
-    )
-    run.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="of the frozen towers (default: fp32)")
-    arguments.add_data_root(run)
-    run.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    choice.add(run)
     arguments.add_cache(run, of="features and generated images")
     arguments.add_device(run)
     run.add_argument("--jobs", type=arguments.positive, default=1, metavar="N", help="processes, one thread each (default: 1)")
@@ -65,7 +52,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     run.add_argument("--other-code", action="store_true", help=text)
     run.add_argument("--dry-run", action="store_true", help="print what would be done, write nothing")
     text = "also write training curves, to logs/ in each run's folder; wandb: offline"
-    run.add_argument("--log", **many, choices=LOGS, help=text)
+    run.add_argument("--log", action="append", default=[], choices=LOGS, help=text)
     run.add_argument("--checkpoint-activations", action="store_true", help="recompute blocks: less memory, the same values")
     run.set_defaults(command=_run)
 
@@ -74,10 +61,14 @@ def _run(args: argparse.Namespace) -> int:
     from lamm_cl.cli import doors
     from lamm_cl.extras import check_logs
     from lamm_cl.sweeping.execute import Settings
-    from lamm_cl.sweeping.plan import made
+    from lamm_cl.sweeping.plan import made, unfinished
     from lamm_cl.sweeping.publish import check_kept, tidy
 
-    runs = _planned(args)
+    everything = choice.planned(args)
+    runs = choice.chosen(everything, args)
+    if not runs:
+        say(f"nothing to do: of {len(everything)} runs none is in shard {choice.shard(args.shard)}")
+        return 0
     folder = args.results / runs[0].scenario.name
     _check_writable(folder)
     if args.report:
@@ -102,6 +93,8 @@ def _run(args: argparse.Namespace) -> int:
         complain(f"reports are not up to date: {error}")  # which keeps no run from being done
     if not todo:
         say(f"nothing to do: all {len(runs)} runs are finished")
+        if len(runs) < len(everything) and unfinished(everything):
+            return 0
         fresh = _derived_is_fresh(folder) and (not args.report or _is_newer(folder / "report.html", folder))
         return 0 if fresh else _derive(runs[0].scenario, folder, args.report)
     for name in dict.fromkeys(run.dataset for run in todo):
@@ -117,27 +110,11 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError(failures[0].text)
     if unpublished:
         complain(f"{unpublished.text}; the records are whole, the same command tries again")
+    if finished and not unpublished and len(runs) < len(everything) and (left := unfinished(everything)):
+        say(f"{len(left)} of {len(everything)} runs are not finished; who finishes the last one draws the figures")
+        finished = 0
     status = _derive(runs[0].scenario, folder, args.report) if finished and not unpublished else 0
     return _print_failures(failures) if failures else 2 if unpublished else status
-
-
-def _planned(args: argparse.Namespace) -> "list[Run]":
-    from lamm_cl.config.cards import load_scenario, replace_backbone, with_card
-    from lamm_cl.sweeping.plan import plan
-
-    scenario = load_scenario(args.scenario)
-    methods = []
-    for method in args.method:
-        if method.endswith(".yaml"):
-            scenario, method = with_card(scenario, method)
-        methods.append(method)
-    if args.backbone or args.precision:
-        scenario = replace_backbone(scenario, args.backbone, args.precision)
-    lists = {"datasets": args.dataset, "methods": methods, "shots": args.shots, "seeds": args.seed}
-    runs = plan(scenario, args.results, **{name: list(dict.fromkeys(given)) for name, given in lists.items()})
-    names = [*(run.dataset for run in runs), *filter(None, [scenario.train_on])]
-    arguments.check_names(f"{scenario.name}: datasets", names, arguments.data_root(args))
-    return runs
 
 
 def _check_writable(folder: Path) -> None:
@@ -217,6 +194,7 @@ def _derive(scenario: "Scenario", folder: Path, with_page: bool) -> int:
 
     def write(lock: locks.Lock) -> int:
         for command in commands:
+            say(f"writing {DERIVING[command[0]]}")
             lock.check()
             done = subprocess.run([sys.executable, "-m", "lamm_cl", *command, str(folder)], check=False)
             if done.returncode:

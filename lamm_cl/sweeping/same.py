@@ -151,9 +151,9 @@ def _check_methods(root: Path, made: Made, runs: dict[str, Run]) -> None:
     """The methods that are asked for: finished runs of one version and new ones of another must not be averaged."""
     for method, run in runs.items():
         mine = {folder: record for folder, record in made.items() if record.run.method == method and record.code}
+        now = code.of_methods(run.card) if mine else {}
         changed: dict[Path, list[str]] = {}
         for folder, record in mine.items():
-            now = code.of_methods(run.card)
             if files := [name for name in now if record.code.get(name) != now[name]]:
                 changed[folder] = files
         if changed:
