@@ -28,6 +28,13 @@ def seconds(text: str) -> float:
     return float(text)
 
 
+def share(text: str) -> float:
+    """Of GPUs: a part of one, or whole ones."""
+    if not re.fullmatch(r"0?\.[0-9]{1,4}|[0-9]{1,3}(\.0*)?", text):
+        raise argparse.ArgumentTypeError(f"expected a share of one GPU (0 to 1) or a whole number, got {text!r}")
+    return float(text)
+
+
 def seed(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {2**32 - 1}, got {text!r}")

@@ -7,6 +7,8 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,7 @@ from lamm_cl.errors import UserError
 if TYPE_CHECKING:
     from lamm_cl.config.schema import Scenario
     from lamm_cl.data.dataset import Dataset
-    from lamm_cl.sweeping.execute import Event, Settings
+    from lamm_cl.sweeping.execute import Event, Place, Settings
     from lamm_cl.sweeping.plan import Run
     from lamm_cl.sweeping.same import Made
 
@@ -38,6 +40,10 @@ def add(commands: argparse._SubParsersAction) -> None:
     arguments.add_cache(run, of="features and generated images")
     arguments.add_device(run)
     run.add_argument("--jobs", type=arguments.positive, default=1, metavar="N", help="processes, one thread each (default: 1)")
+    text = "do the runs on a cluster of Ray: HOST:PORT, or the one that this machine is part of; needs lamm-cl[ray]"
+    run.add_argument("--ray", nargs="?", const="auto", metavar="ADDRESS", help=text)
+    text = "with --ray: share of a GPU for each run (default: 1 where the cluster has GPUs, else 0)"
+    run.add_argument("--gpus-per-run", type=arguments.share, metavar="SHARE", help=text)
     run.add_argument("--report", action="store_true", help="at the end, also write the page of 'lamm-cl report'")
     run.add_argument(
         "--save-every",
@@ -64,6 +70,7 @@ def _run(args: argparse.Namespace) -> int:
     from lamm_cl.sweeping.plan import made, unfinished
     from lamm_cl.sweeping.publish import check_kept, tidy
 
+    address = _cluster_of(args)
     everything = choice.planned(args)
     runs = choice.chosen(everything, args)
     if not runs:
@@ -105,7 +112,8 @@ def _run(args: argparse.Namespace) -> int:
         arguments.data_root(args), arguments.cache(args), args.device, jobs, args.save_every, args.checkpoint_activations, wanted
     )
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here or in a worker; see towers/devices.py
-    failures, finished, unpublished = _execute(todo, len(runs), settings)
+    with _placed(address, todo, settings, args) as place:
+        failures, finished, unpublished = _execute(todo, len(runs), settings, place)
     if not finished and all(event.mistake for event in failures):
         raise UserError(failures[0].text)
     if unpublished:
@@ -164,14 +172,58 @@ def _check_same(runs: "list[Run]", done: "Made", datasets: "Datasets", args: arg
         say(f"note: {note}")
 
 
-def _execute(todo: "list[Run]", planned: int, settings: "Settings") -> "tuple[list[Event], int, Event | None]":
+def _cluster_of(args: argparse.Namespace) -> tuple[str, int] | None:
+    """Where the cluster listens, told before anything is looked at; what tasks in other folders need is made absolute."""
+    if args.ray is None:
+        if args.gpus_per_run is not None:
+            raise UserError("--gpus-per-run: goes with --ray only; expected --ray [ADDRESS] too")
+        return None
+    if args.jobs != 1 or ":" in args.device:
+        given = "--jobs" if args.jobs != 1 else f"--device {args.device}"
+        raise UserError(f"{given}: with --ray the cluster places the runs; leave it out")
+    from lamm_cl.extras import check_ray
+    from lamm_cl.sweeping import cluster
+
+    check_ray()
+    args.results, args.cache = args.results.absolute(), arguments.cache(args).absolute()
+    args.data_root = root.absolute() if (root := arguments.data_root(args)) else None
+    return cluster.address_of(args.ray, os.environ.get("RAY_ADDRESS"))
+
+
+@contextmanager
+def _placed(address: tuple[str, int] | None, todo: "list[Run]", settings: "Settings",
+            args: argparse.Namespace) -> "Iterator[Place | None]":  # fmt: skip
+    """Where runs are done: on the nodes of a cluster, each looked at first, or here (None)."""
+    if address is None:
+        yield None
+        return
+    from lamm_cl.data import catalogue
+    from lamm_cl.sweeping import cluster
+
+    cluster.connect(address)
+    try:
+        named = [*(run.dataset for run in todo), todo[0].scenario.train_on or "", todo[0].scenario.backbone.weights]
+        own = [Path(name) for name in dict.fromkeys(named) if catalogue.is_path(name) and Path(name).expanduser().exists()]
+        data = [*([settings.data_root] if settings.data_root else []), *own]
+        nodes = cluster.check_nodes(todo, args.results, data)
+        say(f"Ray at {address[0]}:{address[1]}: {nodes} node{'s' if nodes > 1 else ''}")
+        share = args.gpus_per_run
+        if share is None:
+            share = 1.0 if args.device != "cpu" and cluster.gpus() else 0.0
+        yield cluster.place(share)
+    finally:
+        cluster.leave()
+
+
+def _execute(todo: "list[Run]", planned: int, settings: "Settings",
+             place: "Place | None") -> "tuple[list[Event], int, Event | None]":  # fmt: skip
     """-> the events of the runs that failed, how many finished, and what keeps their reports from being up to date."""
     from lamm_cl.cli import doors
     from lamm_cl.sweeping.execute import execute
 
     screen = Bars(todo, planned) if console().is_terminal else Lines(todo, planned)
     with screen:
-        failures = execute(todo, settings, screen.report, train=doors.train, publish=doors.publish)
+        failures = execute(todo, settings, screen.report, train=doors.train, publish=doors.publish, place=place)
     return failures, len(todo) - len(failures), screen.unpublished
 
 

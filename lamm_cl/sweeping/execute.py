@@ -142,13 +142,13 @@ def _here(runs: Sequence[Run], settings: Settings, train: Train, report: Callabl
     while waiting:
         run = waiting.popleft()
         yield Event(run, "started")
-        event = _outcome(run, settings, train, report)
+        event = outcome(run, settings, train, report)
         if event.kind == "elsewhere":
             waiting.append(run)
         yield event
 
 
-def _outcome(run: Run, settings: Settings, train: Train, tell: Callable[[Event], None]) -> Event:
+def outcome(run: Run, settings: Settings, train: Train, tell: Callable[[Event], None]) -> Event:
     """Do one run, unless another process does it just now or did; what goes wrong is its own failure. Interrupts pass."""
     try:
         with locks.held(run.folder) as lock:
@@ -284,6 +284,6 @@ def _work(pipe: Connection, settings: Settings, train: Train) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
         while True:
-            pipe.send(_outcome(pipe.recv(), settings, train, pipe.send))
+            pipe.send(outcome(pipe.recv(), settings, train, pipe.send))
     except (EOFError, ConnectionError):
         return
