@@ -189,12 +189,13 @@ def _told(error: Exception) -> str | None:
 
 def _position(at: Progress) -> tuple[float, str]:
     """The share of the run that is done, and words for it."""
+    waits = f"; {at.waits}" if at.waits else ""
     if at.experience == 0:
-        return 0.0, "untrained, test"
+        return 0.0, f"untrained, test{waits}"
     epochs_done = at.epoch if at.stage == "test" else at.epoch - 1
     share = (at.experience - 1 + (epochs_done / at.epochs if at.epochs else 1)) / at.experiences
     epoch = f", epoch {at.epoch}/{at.epochs}" if at.epochs and at.stage != "test" else ""
-    return share, f"experience {at.experience}/{at.experiences}{epoch}, {at.stage}"
+    return share, f"experience {at.experience}/{at.experiences}{epoch}, {at.stage}{waits}"
 
 
 class _Worker:

@@ -65,6 +65,7 @@ class Progress:
     epoch: int
     epochs: int
     stage: str  # train, test
+    waits: str = ""  # for whom
 
 
 def plan(
