@@ -39,7 +39,8 @@ def train(run, settings, progress):
     if run.seed == FOREVER or (run.seed == ONCE and not tried.exists()):
         tried.touch()
         time.sleep(600)
-    tried.unlink(missing_ok=True)
+    if tried.exists():
+        tried.unlink()
     for name in settings.logs:
         (run.folder / "logs").mkdir(exist_ok=True)
         (run.folder / "logs" / name).touch(exist_ok=False)
