@@ -12,3 +12,10 @@ def check_logs(names: Sequence[str]) -> None:
         spec = importlib.util.find_spec(name)
         if spec is None or spec.origin is None:  # a mere folder called wandb, as wandb makes them, is no package
             raise UserError(f"--log {name}: needs the package {name}; pip install {name}")
+
+
+def check_ray() -> None:
+    """Raises UserError where Ray is missing."""
+    spec = importlib.util.find_spec("ray")
+    if spec is None or spec.origin is None:
+        raise UserError("--ray: needs the package ray; pip install 'lamm-cl[ray]'")

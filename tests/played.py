@@ -1,6 +1,7 @@
 """Training that is played: runs of no time, in this process and in the workers it starts.
 
-The seed decides what a run does: 66 crashes, 77 finds a mistake of the user's, 88 kills its process, 99 takes for ever;
+The seed decides what a run does: 66 crashes, 77 finds a mistake of the user's, 88 kills its process, 99 takes for ever, 55 too
+the first time that it is tried;
 all others write a file for each log that is asked for, and a record that depends on nothing but the run.
 
 As a script it is lamm-cl with training played: python tests/played.py run demo ...
@@ -23,7 +24,7 @@ from lamm_cl.results.file import write_record
 from lamm_cl.sweeping.code import of_card
 from lamm_cl.sweeping.plan import Progress
 
-CRASH, MISTAKE, DEATH, FOREVER = 66, 77, 88, 99
+ONCE, CRASH, MISTAKE, DEATH, FOREVER = 55, 66, 77, 88, 99
 
 
 def train(run, settings, progress):
@@ -34,8 +35,12 @@ def train(run, settings, progress):
         raise UserError("context: depth: 9, but the towers have 4 blocks")
     if run.seed == DEATH:
         os.kill(os.getpid(), signal.SIGKILL)
-    if run.seed == FOREVER:
+    tried = run.folder / "tried"
+    if run.seed == FOREVER or (run.seed == ONCE and not tried.exists()):
+        tried.touch()
         time.sleep(600)
+    if tried.exists():
+        tried.unlink()
     for name in settings.logs:
         (run.folder / "logs").mkdir(exist_ok=True)
         (run.folder / "logs" / name).touch(exist_ok=False)

@@ -56,11 +56,11 @@ def at_most(name: str, value: float, unit: str, ratio: float, target: float, not
 def peak_of(function: Callable[[], object], device: str) -> int:
     """Bytes that a call takes at its peak above what was there before (Linux, or a GPU)."""
     gc.collect()
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        base = torch.cuda.memory_allocated()
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+        base = torch.cuda.memory_allocated(device)
         function()
-        return torch.cuda.max_memory_allocated() - base
+        return torch.cuda.max_memory_allocated(device) - base
     ctypes.CDLL(None).malloc_trim(0)  # what was left free would hide what the call takes
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts here
     base = memory("VmRSS")

@@ -307,7 +307,7 @@ def measure(architecture: str, classes: int, repeats: int, device: str, groups: 
     """The groups asked for, one measure after another."""
     torch.set_num_threads(1)
     frozen = random_clip(architecture, device)
-    counted = device == "cuda" or sys.platform == "linux"  # memory
+    counted = device.startswith("cuda") or sys.platform == "linux"  # memory
     with tempfile.TemporaryDirectory() as folder:
         made = {
             "text": lambda: text_tower(frozen, classes, repeats),

@@ -28,6 +28,13 @@ def seconds(text: str) -> float:
     return float(text)
 
 
+def share(text: str) -> float:
+    """Of GPUs: a part of one, or whole ones."""
+    if not re.fullmatch(r"0?\.[0-9]{1,4}|[0-9]{1,3}(\.0*)?", text):
+        raise argparse.ArgumentTypeError(f"expected a share of one GPU (0 to 1) or a whole number, got {text!r}")
+    return float(text)
+
+
 def seed(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {2**32 - 1}, got {text!r}")
@@ -36,6 +43,12 @@ def seed(text: str) -> int:
 
 def shots(text: str) -> int | str:
     return "full" if text == "full" else positive(text)
+
+
+def device(text: str) -> str:
+    if not re.fullmatch("auto|cpu|cuda(:(0|[1-9][0-9]{0,2}))?", text):
+        raise argparse.ArgumentTypeError(f"expected auto, cpu, cuda or cuda:N, got {text!r}")
+    return text
 
 
 def place(text: str) -> tuple[str, str]:
@@ -63,7 +76,8 @@ def cache(args: argparse.Namespace) -> Path:
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: auto")
+    text = "auto, cpu, cuda, or cuda:N for one of several (default: auto)"
+    parser.add_argument("--device", type=device, default="auto", metavar="DEVICE", help=text)
 
 
 def check_names(where: str, names: Iterable[str], root: Path | None) -> None:

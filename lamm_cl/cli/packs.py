@@ -1,4 +1,4 @@
-"""pack, unpack: finished runs in one file, which every command that reads results takes like the folder."""
+"""pack, unpack: finished runs in one file, which every command that reads results takes like a folder; merge: several as one."""
 
 import argparse
 from pathlib import Path
@@ -26,6 +26,15 @@ def add(commands: argparse._SubParsersAction) -> None:
     unpack.add_argument("file", type=Path, metavar="FILE", help="a pack, or a folder with one")
     unpack.add_argument("-o", "--output", type=Path, metavar="DIR", required=True, help="a new or an empty folder")
     unpack.set_defaults(command=_unpack)
+    merge = commands.add_parser(
+        "merge",
+        help="put results made apart into one folder",
+        description="Write the runs of several results folders or packs of one scenario, made on different machines, to a new "
+        "folder with records.csv and tables. Every record and file is checked; a run that is there twice must agree.",
+    )
+    merge.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="results folder of a scenario, or a pack")
+    merge.add_argument("-o", "--output", type=Path, metavar="DIR", required=True, help="a new or an empty folder")
+    merge.set_defaults(command=_merge)
 
 
 def _pack(args: argparse.Namespace) -> int:
@@ -52,4 +61,13 @@ def _unpack(args: argparse.Namespace) -> int:
     for name, content in doors.derived(args.output).items():
         write_atomic(args.output / name, content)
     say(f"wrote {args.output}: {runs} runs")
+    return 0
+
+
+def _merge(args: argparse.Namespace) -> int:
+    from lamm_cl.cli import doors
+    from lamm_cl.sweeping.merging import merge
+
+    runs, twice = merge(args.results, args.output, doors.derived)
+    say(f"wrote {args.output}: {runs} runs" + (f", {twice} were there twice and agree" if twice else ""))
     return 0

@@ -7,11 +7,12 @@ import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lamm_cl.cli import arguments, dry_run
+from lamm_cl.cli import arguments, choice, dry_run
 from lamm_cl.cli.datasets import Datasets
 from lamm_cl.cli.progress import Bars, Lines
 from lamm_cl.cli.screen import complain, console, say
@@ -20,10 +21,11 @@ from lamm_cl.errors import UserError
 if TYPE_CHECKING:
     from lamm_cl.config.schema import Scenario
     from lamm_cl.data.dataset import Dataset
-    from lamm_cl.sweeping.execute import Event, Settings
+    from lamm_cl.sweeping.execute import Event, Place, Settings
     from lamm_cl.sweeping.plan import Run
     from lamm_cl.sweeping.same import Made
 
+DERIVING = {"table": "tables", "plot": "figures (of many runs that takes minutes)", "report": "the page"}
 LOGS = ("csv", "tensorboard", "wandb")
 
 
@@ -34,24 +36,14 @@ def add(commands: argparse._SubParsersAction) -> None:
         description="Run a scenario. Finished runs are skipped and unfinished ones go on: the same command is always "
         "safe. METHOD, DATASET, SEED and K replace the scenario's lists; give an option again for several.",
     )
-    run.add_argument("scenario", metavar="SCENARIO", help="a name from 'lamm-cl list scenarios', or a path (.yaml)")
-    many = {"action": "append", "default": []}
-    run.add_argument("--method", **many, metavar="METHOD", help="a method, or a card's path (.yaml)")
-    run.add_argument("--dataset", **many, metavar="DATASET", help="a dataset")
-    run.add_argument("--seed", **many, type=arguments.seed, metavar="SEED", help="a seed")
-    run.add_argument("--shots", **many, type=arguments.shots, metavar="K", help="training images per class, or full")
-    run.add_argument(
-        "--backbone",
-        metavar="ARCH[:WEIGHTS]",
-        help="instead of the scenario's; WEIGHTS: a tag from 'lamm-cl list backbones' (default: openai) or a file; "
-        "or hf-hub:OWNER/NAME",
-    )
-    run.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="of the frozen towers (default: fp32)")
-    arguments.add_data_root(run)
-    run.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
+    choice.add(run)
     arguments.add_cache(run, of="features and generated images")
     arguments.add_device(run)
     run.add_argument("--jobs", type=arguments.positive, default=1, metavar="N", help="processes, one thread each (default: 1)")
+    text = "do the runs on a cluster of Ray: HOST:PORT, or the one that this machine is part of; needs lamm-cl[ray]"
+    run.add_argument("--ray", nargs="?", const="auto", metavar="ADDRESS", help=text)
+    text = "with --ray: share of a GPU for each run (default: 1 where the cluster has GPUs, else 0)"
+    run.add_argument("--gpus-per-run", type=arguments.share, metavar="SHARE", help=text)
     run.add_argument("--report", action="store_true", help="at the end, also write the page of 'lamm-cl report'")
     run.add_argument(
         "--save-every",
@@ -66,7 +58,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     run.add_argument("--other-code", action="store_true", help=text)
     run.add_argument("--dry-run", action="store_true", help="print what would be done, write nothing")
     text = "also write training curves, to logs/ in each run's folder; wandb: offline"
-    run.add_argument("--log", **many, choices=LOGS, help=text)
+    run.add_argument("--log", action="append", default=[], choices=LOGS, help=text)
     run.add_argument("--checkpoint-activations", action="store_true", help="recompute blocks: less memory, the same values")
     run.set_defaults(command=_run)
 
@@ -75,12 +67,16 @@ def _run(args: argparse.Namespace) -> int:
     from lamm_cl.cli import doors
     from lamm_cl.extras import check_logs
     from lamm_cl.sweeping.execute import Settings
-    from lamm_cl.sweeping.plan import made
+    from lamm_cl.sweeping.plan import made, unfinished
     from lamm_cl.sweeping.publish import check_kept, tidy
 
+    address = _cluster_of(args)
     root, cache = arguments.data_root(args), arguments.cache(args)
-    lists = {"datasets": args.dataset, "methods": args.method, "shots": args.shots, "seeds": args.seed}
-    runs = planned(args.scenario, lists, args.results, root, args.backbone, args.precision)
+    everything = choice.planned(args)
+    runs = choice.chosen(everything, args)
+    if not runs:
+        say(f"nothing to do: of {len(everything)} runs none is in shard {choice.shard(args.shard)}")
+        return 0
     folder = args.results / runs[0].scenario.name
     check_writable(folder)
     if args.report:
@@ -105,6 +101,8 @@ def _run(args: argparse.Namespace) -> int:
         complain(f"reports are not up to date: {error}")  # which keeps no run from being done
     if not todo:
         say(f"nothing to do: all {len(runs)} runs are finished")
+        if len(runs) < len(everything) and unfinished(everything):
+            return 0
         fresh = _derived_is_fresh(folder) and (not args.report or _is_newer(folder / "report.html", folder))
         return 0 if fresh else _derive(runs[0].scenario, folder, args.report)
     for name in dict.fromkeys(run.dataset for run in todo):
@@ -113,34 +111,17 @@ def _run(args: argparse.Namespace) -> int:
     wanted = tuple(dict.fromkeys(args.log))
     settings = Settings(root, cache, args.device, jobs, args.save_every, args.checkpoint_activations, wanted)
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here or in a worker; see towers/devices.py
-    failures, finished, unpublished = _execute(todo, len(runs), settings)
+    with _placed(address, todo, settings, args) as place:
+        failures, finished, unpublished = _execute(todo, len(runs), settings, place)
     if not finished and all(event.mistake for event in failures):
         raise UserError(failures[0].text)
     if unpublished:
         complain(f"{unpublished.text}; the records are whole, the same command tries again")
+    if finished and not unpublished and len(runs) < len(everything) and (left := unfinished(everything)):
+        say(f"{len(left)} of {len(everything)} runs are not finished; who finishes the last one draws the figures")
+        finished = 0
     status = _derive(runs[0].scenario, folder, args.report) if finished and not unpublished else 0
     return _print_failures(failures) if failures else 2 if unpublished else status
-
-
-def planned(name: str, lists: dict[str, list], results: Path, data_root: Path | None, backbone: str | None = None,
-            precision: str | None = None) -> "list[Run]":  # fmt: skip
-    """The runs that were asked for.  lists: datasets, methods (or paths of cards), shots and seeds; empty: the scenario's."""
-    from lamm_cl.config.cards import load_scenario, replace_backbone, with_card
-    from lamm_cl.sweeping.plan import plan
-
-    scenario = load_scenario(name)
-    methods = []
-    for method in lists["methods"]:
-        if method.endswith(".yaml"):
-            scenario, method = with_card(scenario, method)
-        methods.append(method)
-    if backbone or precision:
-        scenario = replace_backbone(scenario, backbone, precision)
-    lists = lists | {"methods": methods}
-    runs = plan(scenario, results, **{name: list(dict.fromkeys(given)) for name, given in lists.items()})
-    names = [*(run.dataset for run in runs), *filter(None, [scenario.train_on])]
-    arguments.check_names(f"{scenario.name}: datasets", names, data_root)
-    return runs
 
 
 def check_writable(folder: Path) -> None:
@@ -191,14 +172,58 @@ def check_same(runs: "list[Run]", done: "Made", datasets: "Datasets", cache: Pat
         tell(f"note: {note}")
 
 
-def _execute(todo: "list[Run]", planned: int, settings: "Settings") -> "tuple[list[Event], int, Event | None]":
+def _cluster_of(args: argparse.Namespace) -> tuple[str, int] | None:
+    """Where the cluster listens, told before anything is looked at; what tasks in other folders need is made absolute."""
+    if args.ray is None:
+        if args.gpus_per_run is not None:
+            raise UserError("--gpus-per-run: goes with --ray only; expected --ray [ADDRESS] too")
+        return None
+    if args.jobs != 1 or ":" in args.device:
+        given = "--jobs" if args.jobs != 1 else f"--device {args.device}"
+        raise UserError(f"{given}: with --ray the cluster places the runs; leave it out")
+    from lamm_cl.extras import check_ray
+    from lamm_cl.sweeping import cluster
+
+    check_ray()
+    args.results, args.cache = args.results.absolute(), arguments.cache(args).absolute()
+    args.data_root = root.absolute() if (root := arguments.data_root(args)) else None
+    return cluster.address_of(args.ray, os.environ.get("RAY_ADDRESS"))
+
+
+@contextmanager
+def _placed(address: tuple[str, int] | None, todo: "list[Run]", settings: "Settings",
+            args: argparse.Namespace) -> "Iterator[Place | None]":  # fmt: skip
+    """Where runs are done: on the nodes of a cluster, each looked at first, or here (None)."""
+    if address is None:
+        yield None
+        return
+    from lamm_cl.data import catalogue
+    from lamm_cl.sweeping import cluster
+
+    cluster.connect(address)
+    try:
+        named = [*(run.dataset for run in todo), todo[0].scenario.train_on or "", todo[0].scenario.backbone.weights]
+        own = [Path(name) for name in dict.fromkeys(named) if catalogue.is_path(name) and Path(name).expanduser().exists()]
+        data = [*([settings.data_root] if settings.data_root else []), *own]
+        nodes = cluster.check_nodes(todo, args.results, data)
+        say(f"Ray at {address[0]}:{address[1]}: {nodes} node{'s' if nodes > 1 else ''}")
+        share = args.gpus_per_run
+        if share is None:
+            share = 1.0 if args.device != "cpu" and cluster.gpus() else 0.0
+        yield cluster.place(share)
+    finally:
+        cluster.leave()
+
+
+def _execute(todo: "list[Run]", planned: int, settings: "Settings",
+             place: "Place | None") -> "tuple[list[Event], int, Event | None]":  # fmt: skip
     """-> the events of the runs that failed, how many finished, and what keeps their reports from being up to date."""
     from lamm_cl.cli import doors
     from lamm_cl.sweeping.execute import execute
 
     screen = Bars(todo, planned) if console().is_terminal else Lines(todo, planned)
     with screen:
-        failures = execute(todo, settings, screen.report, train=doors.train, publish=doors.publish)
+        failures = execute(todo, settings, screen.report, train=doors.train, publish=doors.publish, place=place)
     return failures, len(todo) - len(failures), screen.unpublished
 
 
@@ -221,6 +246,7 @@ def _derive(scenario: "Scenario", folder: Path, with_page: bool) -> int:
 
     def write(lock: locks.Lock) -> int:
         for command in commands:
+            say(f"writing {DERIVING[command[0]]}")
             lock.check()
             done = subprocess.run([sys.executable, "-m", "lamm_cl", *command, str(folder)], check=False)
             if done.returncode:

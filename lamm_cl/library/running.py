@@ -38,7 +38,7 @@ def run(scenario: str | Path, *, methods: Sequence[str] = (), datasets: Sequence
     >>> runs[0].accuracy("own").shape  # (T + 1, T) in %: row i after i experiences, column j on those of experience j + 1
     (3, 2)
     """
-    from lamm_cl.cli import doors
+    from lamm_cl.cli import choice, doors
     from lamm_cl.cli import run as command
     from lamm_cl.cli.datasets import Datasets
     from lamm_cl.results.file import read_record
@@ -61,7 +61,7 @@ def run(scenario: str | Path, *, methods: Sequence[str] = (), datasets: Sequence
         raise UserError(f"device: expected auto, cpu or cuda, got {device!r}")
     named = {"datasets": [*map(str, datasets)], "methods": [*map(str, methods)]}
     lists: dict[str, list] = {**named, "shots": [*shots], "seeds": [*seeds]}
-    runs = command.planned(str(scenario), lists, Path(results), root, backbone)
+    runs = choice.listed(str(scenario), lists, Path(results), root, backbone)
     command.check_writable(Path(results) / runs[0].scenario.name)
     done = made(runs)
     todo = [one for one in runs if one.folder not in done]

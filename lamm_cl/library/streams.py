@@ -37,7 +37,7 @@ def stream(scenario: str | Path, *, dataset: str | None = None, shots: int | str
     >>> tuple(features.train_stream[1].dataset[0][0].shape), features.experiences
     ((64,), [range(0, 5), range(5, 10)])
     """
-    from lamm_cl.cli import run as command
+    from lamm_cl.cli import choice
     from lamm_cl.errors import UserError
     from lamm_cl.library.running import places
     from lamm_cl.training import benchmarks
@@ -46,7 +46,7 @@ def stream(scenario: str | Path, *, dataset: str | None = None, shots: int | str
     lists: dict[str, list] = {"datasets": [dataset] if dataset else [], "methods": [], "shots": [shots] if shots else [],
              "seeds": [] if seed is None else [seed]}  # fmt: skip
     named = None if backbone in (None, "scenario") else backbone
-    chosen = command.planned(str(scenario), lists, Path("results"), root, named)[0]
+    chosen = choice.listed(str(scenario), lists, Path("results"), root, named)[0]
     of = chosen.scenario.backbone if backbone else None
     origin = benchmarks.origin_of(chosen.scenario, chosen.dataset, chosen.shots, chosen.seed, data_root=root, cache=kept,
                                   device=device, backbone=of)  # fmt: skip

@@ -23,7 +23,8 @@ from typing import BinaryIO
 
 from lamm_cl.errors import UserError, shown
 from lamm_cl.files import open_regular
-from lamm_cl.results.file import content_of
+from lamm_cl.results.file import content_of, parsed
+from lamm_cl.results.record import Record
 
 FORMAT = 1
 LARGEST_FILE = 2**30  # bytes as they lie on the disk
@@ -52,6 +53,9 @@ class Packed:
     def content(self) -> dict:
         """The JSON content of record.json."""
         return content_of(self.text, self.where)
+
+    def record(self) -> Record:
+        return parsed(self.content(), self.where)
 
     def digest(self, name: str) -> str | None:
         """sha256 of one of the run's files, None if nothing was promised. Raises UserError if it is missing."""

@@ -125,7 +125,7 @@ def runs_of(records: list[Record], results: Path) -> list[Runs]:
     """As `runs_in`, of the records that were read from `results`."""
     if not records:
         raise nothing_in(results)
-    _check_comparable(results, records)
+    check_comparable(results, records)
     if all(record.bound for record in records):
         raise UserError(f"{results}: no finished run but bounds, which are shown beside others")
     by_shots: dict = {}
@@ -183,7 +183,7 @@ def _in_order(found: set[str], listed: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(found, key=lambda name: (listed.index(name) if name in listed else len(listed), name)))
 
 
-def _check_comparable(results: Path, records: list[Record]) -> None:
+def check_comparable(results: Path, records: list[Record]) -> None:
     """Averaging over runs of different things would be silent nonsense: name the first field that differs."""
     rules = [  # what must agree, among runs with the same ...
         # a model of one's own shares no frozen weights with other methods, and begins from other ones with each seed

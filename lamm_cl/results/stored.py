@@ -16,6 +16,7 @@ from lamm_cl.files import open_regular
 from lamm_cl.results.file import content_of, parsed, read_bytes, text_of
 from lamm_cl.results.pack import Entry, Pack, Packed, files_in, packed, read_pack
 from lamm_cl.results.record import Record, by_size
+from lamm_cl.results.remembered import remembered
 
 PACK = "records.pack"
 EXPECTED = "runs/<dataset>/<method>/shots<k>-seed<s>/record.json"
@@ -40,6 +41,9 @@ class InFolder:
     def content(self) -> dict:
         """The JSON content of record.json."""
         return content_of(read_bytes(self.path), self.path)
+
+    def record(self) -> Record:
+        return remembered(self.path)
 
     def digest(self, name: str) -> str | None:
         """sha256 of one of the run's files. Raises UserError if it cannot be read."""
@@ -86,7 +90,7 @@ def loaded(results: Path) -> list[tuple[Stored, Record]]:
     """The finished runs, sorted by dataset, method, shots and seed. Raises UserError as `runs.records_in`."""
     found: dict = {}
     for one in stored(results):
-        record = parsed(one.content(), one.where)
+        record = one.record()
         run = record.run
         key = (run.dataset, run.method, *by_size(run.shots), run.seed)
         if key in found:

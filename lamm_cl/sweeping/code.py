@@ -61,10 +61,11 @@ def _parsed(name: str) -> ast.Module:
     return ast.parse((PACKAGE / name).read_text("utf-8"))
 
 
-def _imported(name: str) -> list[str]:
+@cache
+def _imported(name: str) -> tuple[str, ...]:
     """Files in methods/ that one of them imports from."""
     modules = [node.module or "" for node in ast.walk(_parsed(name)) if isinstance(node, ast.ImportFrom)]
-    return [f"{METHODS}{module.split('.')[2]}.py" for module in modules if module.startswith("lamm_cl.methods.")]
+    return tuple(f"{METHODS}{module.split('.')[2]}.py" for module in modules if module.startswith("lamm_cl.methods."))
 
 
 def _canonical(node: object) -> str:

@@ -1,5 +1,6 @@
 """Runs, executed by one process or several. What trains and what publishes is handed in; nothing here imports torch."""
 
+import math
 import os
 import signal
 import sys
@@ -21,6 +22,8 @@ from lamm_cl.sweeping.plan import Progress, Run, check_folder, finished
 
 PATIENCE = 15  # seconds that an interrupted worker gets to finish the write in progress
 RETRY = 0.5  # seconds before a run that another process does is looked at again
+EVERY = 5  # seconds, at least, between two times that reports are brought up to date
+SHARE = 0.01  # of a sweep's time, at most, goes into that before its end
 
 
 @dataclass(frozen=True)
@@ -52,58 +55,78 @@ class Event:
 
 
 Train = Callable[[Run, Settings, Callable[[Progress], None]], object]  # does one run: its record lies in the folder then
-Publish = Callable[[Run, locks.Tell], None]  # is told of a run that is finished; tells for whom it waits
+Publish = Callable[[Run, locks.Tell], None]  # brings the reports of a run's folder up to date; tells for whom it waits
+Place = Callable[[Sequence[Run], Settings, Train], Iterator[Event]]  # does runs, until each has ended; closed, it stops them
 
 
-def execute(runs: Sequence[Run], settings: Settings, report: Callable[[Event], None], *, train: Train,
-            publish: Publish) -> list[Event]:  # fmt: skip
+def execute(runs: Sequence[Run], settings: Settings, report: Callable[[Event], None], *, train: Train, publish: Publish,
+            place: Place | None = None, clock: Callable[[], float] = time.monotonic) -> list[Event]:  # fmt: skip
     """Do the runs -> the events of those that failed. One that fails does not stop the others.
 
-    train: does one run; a function that a worker process can import.  publish: is told of every run that is finished; where
-    it fails that is reported once, and tried again after the next run and at the end.
+    train: does one run; a function that a worker process can import.  publish: brings reports up to date, after the first run,
+    then now and then by the `clock`, and at the end; where it fails that is reported once, and tried again after the next run
+    and at the end.  place: where runs are done (default: here, or in `settings.jobs` processes).
 
     A crash leaves traceback.txt in the run's folder. A run that another process does is looked at again until it is finished
     there, or free. On an interrupt the runs in progress stop (their state stays on disk) and the interrupt goes on to the
     caller.
     """
     failures = []
-    reports = _Reports(publish, report)
-    events = _here(runs, settings, train, report) if settings.jobs == 1 else _in_workers(runs, settings, train)
+    reports = _Reports(publish, report, clock)
+    if place is None:
+        events = _here(runs, settings, train, report) if settings.jobs == 1 else _in_workers(runs, settings, train)
+    else:
+        events = place(runs, settings, train)
     try:
         for event in events:
             if event.kind == "finished":
+                with suppress(OSError):
+                    (event.run.folder / "traceback.txt").unlink(missing_ok=True)
                 reports.of(event.run)
             if event.kind == "failed":
                 failures.append(event)
                 if not event.mistake:
                     _keep_traceback(event)
             report(event)
-        if reports.missing:
-            reports.of(reports.missing)
     finally:
-        events.close()
+        try:
+            events.close()
+        finally:
+            reports.end()  # also after an interrupt: what is finished can be read
     return failures
 
 
 class _Reports:
-    """Publishing that never stops a sweep: the records are there, and what follows from them can be made from them later."""
+    """Publishing that costs a small share of a sweep, and never stops it: the records are there, and what follows from them
+    can be made from them later."""
 
-    def __init__(self, publish: Publish, report: Callable[[Event], None]):
-        self.publish, self.report = publish, report
-        self.missing: Run | None = None  # of which the last attempt failed
+    def __init__(self, publish: Publish, report: Callable[[Event], None], clock: Callable[[], float]):
+        self.publish, self.report, self.clock = publish, report, clock
+        self.behind: Run | None = None  # the last that is finished and not in the reports
+        self.failed = False  # the last attempt
+        self.due = -math.inf
 
     def of(self, run: Run) -> None:
+        self.behind = run
+        if self.failed or self.clock() >= self.due:
+            self.end()
+
+    def end(self) -> None:
+        if (run := self.behind) is None:
+            return
+        begin = self.clock()
         try:
             self.publish(run, lambda text: self.report(Event(run, "waiting", text=text)))
         except Exception as error:  # the boundary between runs, as for their training
-            if not self.missing:
+            if not self.failed:
                 told = _told(error) or f"{type(error).__name__}: {error}"
                 self.report(Event(run, "unpublished", text=f"reports are not up to date: {told}", mistake=bool(_told(error))))
-            self.missing = run
+            self.failed = True
             return
-        if self.missing:
+        if self.failed:
             self.report(Event(run, "published"))
-        self.missing = None
+        self.behind, self.failed, now = None, False, self.clock()
+        self.due = now + max(EVERY, (now - begin) / SHARE)
 
 
 def _keep_traceback(event: Event) -> None:
@@ -119,13 +142,13 @@ def _here(runs: Sequence[Run], settings: Settings, train: Train, report: Callabl
     while waiting:
         run = waiting.popleft()
         yield Event(run, "started")
-        event = _outcome(run, settings, train, report)
+        event = outcome(run, settings, train, report)
         if event.kind == "elsewhere":
             waiting.append(run)
         yield event
 
 
-def _outcome(run: Run, settings: Settings, train: Train, tell: Callable[[Event], None]) -> Event:
+def outcome(run: Run, settings: Settings, train: Train, tell: Callable[[Event], None]) -> Event:
     """Do one run, unless another process does it just now or did; what goes wrong is its own failure. Interrupts pass."""
     try:
         with locks.held(run.folder) as lock:
@@ -166,12 +189,13 @@ def _told(error: Exception) -> str | None:
 
 def _position(at: Progress) -> tuple[float, str]:
     """The share of the run that is done, and words for it."""
+    waits = f"; {at.waits}" if at.waits else ""
     if at.experience == 0:
-        return 0.0, "untrained, test"
+        return 0.0, f"untrained, test{waits}"
     epochs_done = at.epoch if at.stage == "test" else at.epoch - 1
     share = (at.experience - 1 + (epochs_done / at.epochs if at.epochs else 1)) / at.experiences
     epoch = f", epoch {at.epoch}/{at.epochs}" if at.epochs and at.stage != "test" else ""
-    return share, f"experience {at.experience}/{at.experiences}{epoch}, {at.stage}"
+    return share, f"experience {at.experience}/{at.experiences}{epoch}, {at.stage}{waits}"
 
 
 class _Worker:
@@ -261,6 +285,6 @@ def _work(pipe: Connection, settings: Settings, train: Train) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     try:
         while True:
-            pipe.send(_outcome(pipe.recv(), settings, train, pipe.send))
+            pipe.send(outcome(pipe.recv(), settings, train, pipe.send))
     except (EOFError, ConnectionError):
         return

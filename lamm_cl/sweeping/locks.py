@@ -130,8 +130,9 @@ def _release(file: Path) -> None:
 
 
 @contextmanager
-def waited(folder: Path, tell: Tell = lambda text: None) -> Iterator[Lock]:
-    """As `held`, after waiting for whoever holds the lock: for what takes seconds. `tell` hears for whom, where it takes long."""
+def waited(folder: Path, tell: Tell = lambda text: None, pause: float = 0.05) -> Iterator[Lock]:
+    """As `held`, after waiting for whoever holds the lock, who is asked after every `pause` seconds. `tell` hears for whom, where
+    it takes long."""
     word = time.monotonic() + WORD
     with ExitStack() as stack:
         while True:
@@ -142,7 +143,7 @@ def waited(folder: Path, tell: Tell = lambda text: None) -> Iterator[Lock]:
                 if time.monotonic() > word:
                     tell(f"{folder}: waiting for its lock ({other})")
                     word = time.monotonic() + STALE
-                time.sleep(0.05)
+                time.sleep(pause)
         yield lock
 
 

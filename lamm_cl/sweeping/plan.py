@@ -17,8 +17,8 @@ from lamm_cl.config.identity import content_hash, difference, from_record, ident
 from lamm_cl.config.schema import Card, Scenario
 from lamm_cl.data import catalogue
 from lamm_cl.errors import UserError
-from lamm_cl.results.file import read_record
 from lamm_cl.results.record import Record, bound_of
+from lamm_cl.results.remembered import remembered
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class Progress:
     epoch: int
     epochs: int
     stage: str  # train, test
+    waits: str = ""  # for whom
 
 
 def plan(
@@ -142,7 +143,7 @@ def _record(run: Run) -> Record | None:
     if not path.exists():
         return None
     try:
-        record = read_record(path)
+        record = remembered(path)
     except UserError as error:
         raise UserError(f"{error}; delete the file to repeat this run") from None
     for kind, old, new in (("scenario", record.scenario, run.scenario), ("card", record.card, run.card)):

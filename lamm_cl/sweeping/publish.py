@@ -41,7 +41,6 @@ def publish(run: Run, derived: Derived, tell: locks.Tell = lambda text: None) ->
         uninterrupted(lambda: _write_derived(folder, contents, lock))
 
     locks.under(folder, write, tell)
-    (run.folder / "traceback.txt").unlink(missing_ok=True)
 
 
 def _write_derived(folder: Path, contents: dict[str, str], lock: locks.Lock) -> None:

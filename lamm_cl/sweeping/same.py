@@ -11,8 +11,8 @@ from lamm_cl.data.catalogue import is_path
 from lamm_cl.data.dataset import Dataset
 from lamm_cl.errors import UserError
 from lamm_cl.files import PACKAGE, open_regular
-from lamm_cl.results.file import read_record
 from lamm_cl.results.record import Record
+from lamm_cl.results.remembered import remembered
 from lamm_cl.sweeping import code
 from lamm_cl.sweeping.plan import Run
 
@@ -56,7 +56,7 @@ def _others(root: Path, made: Made) -> Made:
     for path in sorted(root.glob("runs/*/*/*/record.json")):
         if path.parent not in made:
             try:
-                found[path.parent] = read_record(path)
+                found[path.parent] = remembered(path)
             except UserError:
                 continue
     return found
@@ -151,9 +151,9 @@ def _check_methods(root: Path, made: Made, runs: dict[str, Run]) -> None:
     """The methods that are asked for: finished runs of one version and new ones of another must not be averaged."""
     for method, run in runs.items():
         mine = {folder: record for folder, record in made.items() if record.run.method == method and record.code}
+        now = code.of_methods(run.card) if mine else {}
         changed: dict[Path, list[str]] = {}
         for folder, record in mine.items():
-            now = code.of_methods(run.card)
             if files := [name for name in now if record.code.get(name) != now[name]]:
                 changed[folder] = files
         if changed:

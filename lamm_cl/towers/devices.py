@@ -9,10 +9,13 @@ from lamm_cl.errors import UserError
 
 
 def device(wanted: str) -> str:
-    """auto, cpu or cuda -> cpu or cuda.  Raises UserError for cuda where there is none."""
+    """auto, cpu, cuda or cuda:N -> cpu, cuda or cuda:N.  Raises UserError for a CUDA device that is not here."""
     found = torch.cuda.is_available()
-    if wanted == "cuda" and not found:
-        raise UserError("--device cuda: torch finds no CUDA device here; expected cpu or auto")
+    kind, _, number = wanted.partition(":")
+    if kind == "cuda" and not found:
+        raise UserError(f"--device {wanted}: torch finds no CUDA device here; expected cpu or auto")
+    if number and int(number) >= (here := torch.cuda.device_count()):
+        raise UserError(f"--device {wanted}: there {'is' if here == 1 else 'are'} {here} here, cuda:0 to cuda:{here - 1}")
     return wanted if wanted != "auto" else "cuda" if found else "cpu"
 
 

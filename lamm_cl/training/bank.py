@@ -3,8 +3,9 @@
     <cache>/features/<2 hex digits>/<key>.npy      the array, memory-mapped when read
     <cache>/features/<2 hex digits>/<key>.json     the facts of the key, and the sha256 of the array's file
 
-Entries are written whole or not at all, so several processes may share a bank: who comes second writes the same bytes.  A
-damaged entry is found by its checksum and made again.  Nothing here imports torch.
+Entries are written whole or not at all, so several processes may share a bank. Those that need the same entry at the same time
+make it once: a lock lies beside it meanwhile (<key>.making), which is taken over from who was killed.  A damaged entry is
+found by its checksum and made again.  Nothing here imports torch.
 """
 
 import hashlib
@@ -12,14 +13,16 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lamm_cl.files import open_regular, read_regular, write_atomic
+from lamm_cl.sweeping import locks
 
+PAUSE = 0.5  # seconds between two looks at an entry that another process makes
 LEFT = 1 / 24  # days after which a temporary file has no writer any more
 
 
@@ -31,26 +34,39 @@ class Entry:
     days: float  # since it was made
 
 
-def get_all(bank: Path, wanted: dict[str, dict], make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The arrays of several facts (JSON types) by name, memory-mapped; made together if any is absent or damaged."""
-    paths = {name: _place(bank, facts) for name, facts in wanted.items()}
-    broken = [name for name, path in paths.items() if not intact(path)]
-    for name, array in make().items() if broken else ():
-        if name in broken:
-            file = io.BytesIO()
-            np.save(file, array, allow_pickle=False)
-            write_atomic(paths[name], file.getvalue())
-            facts = wanted[name] | {"sha256": digest(paths[name])}
-            write_atomic(paths[name].with_suffix(".json"), json.dumps(facts, sort_keys=True))
+def get_all(bank: Path, wanted: dict[str, dict], make: Callable[[], dict[str, np.ndarray]],
+            tell: locks.Tell = lambda text: None) -> dict[str, np.ndarray]:  # fmt: skip
+    """The arrays of several facts (JSON types) by name, memory-mapped; made together if any is absent or damaged, by one process
+    while others wait: `tell` hears for whom."""
+    paths = {name: place(bank, facts) for name, facts in wanted.items()}
+    if broken := [name for name, path in paths.items() if not intact(path)]:
+        with ExitStack() as stack:
+            for path in sorted(paths[name] for name in broken):  # in one order, so that nobody waits in a circle
+                stack.callback(_remove_empty, making := path.with_suffix(".making"))
+                stack.enter_context(locks.waited(making, tell, PAUSE))
+            broken = [name for name in broken if not intact(paths[name])]  # what others made meanwhile is there
+            for name, array in make().items() if broken else ():
+                if name in broken:
+                    file = io.BytesIO()
+                    np.save(file, array, allow_pickle=False)
+                    write_atomic(paths[name], file.getvalue())
+                    facts = wanted[name] | {"sha256": digest(paths[name])}
+                    write_atomic(paths[name].with_suffix(".json"), json.dumps(facts, sort_keys=True))
     return {name: np.load(path, mmap_mode="c", allow_pickle=False) for name, path in paths.items()}
 
 
-def get(bank: Path, facts: dict, make: Callable[[], np.ndarray]) -> np.ndarray:
+def _remove_empty(folder: Path) -> None:
+    """The last of several that waited there does it."""
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def get(bank: Path, facts: dict, make: Callable[[], np.ndarray], tell: locks.Tell = lambda text: None) -> np.ndarray:
     """As `get_all`, of one array."""
-    return get_all(bank, {"": facts}, lambda: {"": make()})[""]
+    return get_all(bank, {"": facts}, lambda: {"": make()}, tell)[""]
 
 
-def _place(bank: Path, facts: dict) -> Path:
+def place(bank: Path, facts: dict) -> Path:
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     return bank / key[:2] / f"{key}.npy"
 

@@ -75,10 +75,10 @@ def measured(watch: Stopwatch, device: torch.device, images: int, work: dict[str
     return Measured(
         seconds=watch.seconds,
         images_per_second=round(images / max(watch.seconds.get("train", 0) + watch.seconds.get("test", 0), 1e-3), 1),
-        peak_memory_bytes=torch.cuda.max_memory_allocated()
+        peak_memory_bytes=torch.cuda.max_memory_allocated(device)
         if cuda
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        device=torch.cuda.get_device_name() if cuda else f"cpu, {torch.get_num_threads()} thread(s)",
+        device=torch.cuda.get_device_name(device) if cuda else f"cpu, {torch.get_num_threads()} thread(s)",
         host=platform.platform(),
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
         commit=commit(),

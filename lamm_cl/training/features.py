@@ -152,8 +152,9 @@ class Features:
     All kinds come of one pass through the tower, and each is an entry of its own: `kind` stands in its key unless it is unit.
     """
 
-    def __init__(self, pixels: Pixels, ids: Tensor, facts: dict, folder: Path, kinds: tuple[str, ...] = ("unit",)):
-        self.pixels, self.bank, self.facts, self.kinds = pixels, folder, facts, kinds
+    def __init__(self, pixels: Pixels, ids: Tensor, facts: dict, folder: Path, kinds: tuple[str, ...] = ("unit",),
+                 tell: Callable[[str], None] = lambda text: None):  # fmt: skip
+        self.pixels, self.bank, self.facts, self.kinds, self.tell = pixels, folder, facts, kinds, tell
         self.ids = ids.unique()  # sorted: the same samples give the same entry whatever their order
         self.loaded: dict[tuple[int, str], Tensor] = {}
         self.asked: set[int] = set()  # epochs
@@ -175,7 +176,8 @@ class Features:
         epoch = epoch if self.pixels.augmentation else 0
         self.asked.add(epoch)
         if (epoch, kind) not in self.loaded:
-            found = bank.get_all(self.bank, {each: self.key(epoch, each) for each in self.kinds}, partial(self.encode, epoch))
+            wanted = {each: self.key(epoch, each) for each in self.kinds}
+            found = bank.get_all(self.bank, wanted, partial(self.encode, epoch), self.tell)
             self.loaded = {(epoch, each): torch.from_numpy(array).to(self.device) for each, array in found.items()}
         return self.loaded[epoch, kind]
 

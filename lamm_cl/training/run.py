@@ -163,6 +163,7 @@ def complete(prepared: Prepared, progress: Callable[[Progress], None], *, save_e
         """Before a write: whoever listens stops a run that is another process's by now."""
         progress(at)
 
+    prepared.sources.bank.tell = lambda text: progress(replace(at, waits=text))
     identity = run.identity | {
         "scenario hash": content_hash(run.scenario), "card hash": content_hash(run.card), "weights hash": frozen.weights_hash,
         "dataset": dataset.fingerprint, "device": frozen.device.type, "torch": torch.__version__,

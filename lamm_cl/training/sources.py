@@ -4,7 +4,7 @@ Pixels where something in the image tower is learned, frozen features from the b
 is a function of (seed, epoch, sample), so they show the same crop.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -77,6 +77,7 @@ class Bank:
     folder: Path
     seed: int
     made: dict[tuple, Features | Given] = field(default_factory=dict)
+    tell: Callable[[str], None] = lambda text: None  # hears for whom it waits
 
     def features(self, part: str, kinds: tuple[str, ...], augmentation: Augmentation | None = None) -> Features | Given:
         key = (part, kinds, augmentation)
@@ -84,7 +85,7 @@ class Bank:
             self.made[key] = Given(self.splits[part], self.clip, kinds)
         if key not in self.made:
             pixels = Pixels(self.splits[part], self.clip, augmentation)
-            self.made[key] = Features(pixels, self.ids[part], self.facts[part], self.folder, kinds)
+            self.made[key] = Features(pixels, self.ids[part], self.facts[part], self.folder, kinds, lambda text: self.tell(text))
         return self.made[key]
 
 
