@@ -29,7 +29,9 @@ def as_released(model: Learner) -> "AsReleased":
 class AsReleased(Learner):
     """Input: pixels only."""
 
-    needs = frozenset({"pixels"})
+    @property
+    def needs(self) -> frozenset[str]:
+        return super().needs | {"pixels"}
 
     def image_features(self, x: Images, prompts: Prompts) -> tuple[Tensor, None, None]:
         return plain_image(self.clip, x.pixels, prompts), None, None
