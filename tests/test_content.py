@@ -172,7 +172,7 @@ def test_a_pipe_among_the_images_is_told_and_not_waited_for(tmp_path, cache):
     (home / "ant" / "0.bmp").unlink()
     os.mkfifo(home / "ant" / "0.bmp")
 
-    with pytest.raises(UserError, match="0.bmp: no ordinary file"):
+    with pytest.raises(UserError, match="0.bmp: is a pipe or a device; expected an image file"):
         load(home, cache).fingerprint  # noqa: B018
 
 

@@ -257,7 +257,7 @@ def test_a_current_folder_that_is_removed_during_a_sweep_is_one_line(run, tmp_pa
     """FileNotFoundError was taken for a lock that somebody else was quicker to take, for ever."""
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
-    monkeypatch.setattr(main.run, "check_data", lambda *_: (tmp_path / "gone").rmdir())
+    monkeypatch.setattr(main.run, "check_data", lambda *_, **__: (tmp_path / "gone").rmdir())
 
     assert "No such file or directory; when that is mended" in run("--cache", tmp_path / "cache")
 

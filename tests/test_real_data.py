@@ -149,7 +149,7 @@ def many(tmp_path, monkeypatch) -> Split:
 def test_the_features_do_not_depend_on_the_number_of_workers(tmp_path, monkeypatch, many, augmentation):
     def encoded(cpus: int) -> np.ndarray:
         monkeypatch.setattr(features, "CPUS", cpus)
-        return Features(Pixels(many, tiny_clip(), augmentation), torch.arange(20), {}, tmp_path).encode(1)
+        return Features(Pixels(many, tiny_clip(), augmentation), torch.arange(20), {}, tmp_path).encode(1)["unit"]
 
     alone, helped = encoded(1), encoded(3)
 

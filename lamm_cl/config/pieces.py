@@ -197,8 +197,10 @@ def _is_dots(node: ast.expr) -> bool:
 
 def _constant(node: ast.expr) -> Any:
     try:
-        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):  # 10**6
-            return ast.literal_eval(node.left) ** ast.literal_eval(node.right)
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):  # -10**6
+            return -_constant(node.operand)
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow):  # 10**6, 10**-6
+            return _constant(node.left) ** _constant(node.right)
         return ast.literal_eval(node)
     except ValueError:
         raise Unknown from None
