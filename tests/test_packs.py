@@ -83,6 +83,14 @@ def test_a_pack_holds_the_same_records_as_the_folder_and_the_same_records_give_t
     assert len(gzip.decompress(whole.read_bytes()).splitlines()) == 2 + 2 * len(METHODS)
 
 
+def test_a_pack_whose_stream_ends_inside_a_block_is_read(reference, monkeypatch):
+    """The decompressor then repeats what follows the stream: a pack of 57 runs was called damaged."""
+    whole = [run.text for run in read_pack(reference / "records.pack").runs]
+    for size in (61, 997, 4096):
+        monkeypatch.setattr(pack_module, "BLOCK", size)
+        assert [run.text for run in read_pack(reference / "records.pack").runs] == whole
+
+
 @pytest.mark.parametrize(
     "words",
     [

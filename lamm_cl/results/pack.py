@@ -253,5 +253,5 @@ def _blocks(file: BinaryIO, path: Path) -> Iterator[bytes]:
             raise UserError(f"{path}: more than {LARGEST_WHOLE:,} bytes when decompressed")
         if block:
             yield block
-    if unzip.unused_data + unzip.unconsumed_tail + file.read(9) != _trailer(crc, whole):
+    if unzip.unused_data + file.read(9) != _trailer(crc, whole):  # what follows the stream; unconsumed_tail may repeat it
         raise UserError(f"{path}: damaged: its end does not fit what it holds")
