@@ -69,6 +69,11 @@ def deciders() -> dict[str, str]:
     return packages | {"torch": torch.__version__, "cpu": torch.backends.cpu.get_cpu_capability()}
 
 
+def host() -> str:
+    """The kind of machine, without what names this one: records are sent around."""
+    return f"{platform.system()}-{platform.machine()}-with-{''.join(platform.libc_ver()) or 'another libc'}"
+
+
 def measured(watch: Stopwatch, device: torch.device, images: int, work: dict[str, int] | None) -> Measured:
     packages = ("lamm-cl", "torch", "torchvision", "open_clip_torch", "avalanche-lib", "numpy")
     cuda = device.type == "cuda"
@@ -79,7 +84,7 @@ def measured(watch: Stopwatch, device: torch.device, images: int, work: dict[str
         if cuda
         else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         device=torch.cuda.get_device_name(device) if cuda else f"cpu, {torch.get_num_threads()} thread(s)",
-        host=platform.platform(),
+        host=host(),
         versions={"python": platform.python_version(), **{name: version(name) for name in packages}},
         commit=commit(),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
