@@ -76,6 +76,14 @@ def test_what_changed_is_not_obeyed_by_compare(results, tmp_path, capfd, part):
     said = spoken(capfd, "compare", results, other)
     assert ESCAPE not in said and "changed:" in said
 
+@pytest.mark.parametrize("command", ["table", "compare"])
+def test_the_scenario_of_a_record_is_not_obeyed_in_the_title_of_a_table(results, capfd, command):
+    changed(results, lambda facts: facts["run"].update(scenario=f"a{ESCAPE}b"))
+    said = spoken(capfd, command, results, *([results] if command == "compare" else []))
+
+    assert ESCAPE not in said and "a" in said
+
+
 @pytest.mark.parametrize("form", ["csv", "md", "tex", "html"])
 def test_a_table_on_a_terminal_is_not_obeyed_and_one_in_a_file_is_as_it_is(results, monkeypatch, capsys, form):
     changed(results, lambda facts: facts["run"].update(dataset=f"a{ESCAPE}b"))

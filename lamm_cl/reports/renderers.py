@@ -147,7 +147,7 @@ def to_terminal(table: Table) -> rich.table.Table:
     styles = {BEST: "bold", SECOND: "underline"}
     notes = "\n".join(_plain(note) for note in table.notes)
     caption = Text(notes) if notes else None
-    shown = rich.table.Table(title=Text(_caption(table)), caption=caption, box=rich.box.SIMPLE_HEAD)
+    shown = rich.table.Table(title=Text(_plain(_caption(table))), caption=caption, box=rich.box.SIMPLE_HEAD)
     for head in table.heads:
         shown.add_column(Text(_plain(head)), overflow="fold")
     for column in table.columns:

@@ -93,6 +93,8 @@ def _keep(folder: Path, life: _thread.LockType, begun: _thread.LockType, ended: 
     """The keeper of a lock: takes it, gives signs of life until `life` ends, releases it; None is its last word."""
     made: list[Path] = []
     try:
+        if life.acquire(blocking=False):
+            raise Busy("nobody wants it any more")  # an interrupt came between: there is nobody to hear this either
         made += [path for path in (folder, *folder.parents) if not path.exists()]
         lock = Lock(_taken(folder / "lock"))
     except BaseException as error:  # Busy, or an impossible place: the caller's to hear
