@@ -5,8 +5,6 @@ import torch
 import toy
 
 from lamm_cl.learner.shown import Images
-from lamm_cl.training import keeper
-from lamm_cl.training.state import write
 
 GAUSSIANS = ("gda", "gda-released", "gda-base2new")
 TRAINED = ("tip-adapter-f", "tip-adapter-f-released")
@@ -47,28 +45,14 @@ def test_experiences(one, i: int) -> tuple[Images, torch.Tensor]:
 test_experiences.__test__ = False
 
 
-class Killed(BaseException):
-    pass
-
-
 MOMENTS = [(key, moment) for key in HEADS for moment in ((2, 3, 4, 6) if key in TRAINED else (1, 2))]  # epochs and experiences
 
 
 @pytest.mark.parametrize(("key", "moment"), MOMENTS)
-def test_cut_off_in_the_middle_it_goes_on_to_the_same_bytes(tmp_path, monkeypatch, key, moment):
+def test_cut_off_in_the_middle_it_goes_on_to_the_same_bytes(tmp_path, key, moment):
     whole, tensors = run(tmp_path, key, folder="whole", experiences=3)
-    saved = []
-
-    def dying_write(*arguments):
-        write(*arguments)
-        saved.append(arguments)
-        if len(saved) == moment:
-            raise Killed
-
-    monkeypatch.setattr(keeper, "write_state", dying_write)
-    with pytest.raises(Killed):
+    with toy.killed(moment):
         run(tmp_path, key, folder="cut", experiences=3, save_every=0)
-    monkeypatch.setattr(keeper, "write_state", write)
     resumed, again = run(tmp_path, key, folder="cut", experiences=3)
 
     assert resumed.facts() == whole.facts()

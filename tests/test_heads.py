@@ -10,8 +10,6 @@ from lamm_cl.learner import ridge
 from lamm_cl.learner.build import find
 from lamm_cl.learner.closed import held_out
 from lamm_cl.learner.gaussian import Symmetric, distances, pseudo_inverse, stacked
-from lamm_cl.training import keeper
-from lamm_cl.training.state import write
 
 
 def in_closed_form(key: str) -> bool:
@@ -39,10 +37,6 @@ JOINT = {  # card -> how near T experiences come to one, relative to the largest
 def run(tmp_path, key: str, head: dict | None = None, **changes):
     overrides = {"head": SMALL.get(key, {}) | (head or {})}
     return toy.run(tmp_path, key, overrides={key: overrides}, **changes)
-
-
-class Killed(BaseException):
-    pass
 
 
 @pytest.mark.parametrize("key", HEADS)
@@ -171,20 +165,10 @@ def test_fecam_tells_the_class_that_has_one_image(tmp_path):
 
 @pytest.mark.parametrize("moment", (1, 2))
 @pytest.mark.parametrize("key", HEADS)
-def test_a_head_cut_off_between_experiences_goes_on_to_the_same_bytes(tmp_path, monkeypatch, key, moment):
+def test_a_head_cut_off_between_experiences_goes_on_to_the_same_bytes(tmp_path, key, moment):
     whole, learned = run(tmp_path, key, folder="whole", experiences=3)
-    saved = []
-
-    def dying_write(*arguments):
-        write(*arguments)
-        saved.append(arguments)
-        if len(saved) == moment:
-            raise Killed
-
-    monkeypatch.setattr(keeper, "write_state", dying_write)
-    with pytest.raises(Killed):
+    with toy.killed(moment):
         run(tmp_path, key, folder="cut", experiences=3, save_every=0)
-    monkeypatch.setattr(keeper, "write_state", write)
     resumed, again = run(tmp_path, key, folder="cut", experiences=3)
 
     assert resumed.facts() == whole.facts()

@@ -11,7 +11,6 @@ import pytest
 import test_house
 import torch
 import toy
-from test_train import Killed
 
 from lamm_cl.config.schema import Training
 from lamm_cl.errors import UserError
@@ -193,29 +192,14 @@ def test_a_folder_called_wandb_is_not_the_package(tmp_path):
 # --- that a killed run continues them --------------------------------------------------------------------------------
 
 
-def kill(monkeypatch, target, name: str, moment: int):
-    """The `moment`-th call of target.name is done, and then the process dies."""
-    calls, original = [], getattr(target, name)
-
-    def dying(*arguments, **options):
-        found = original(*arguments, **options)
-        calls.append(name)
-        if len(calls) == moment:
-            raise Killed
-        return found
-
-    monkeypatch.setattr(target, name, dying)
-
-
 MOMENTS = [(at, moment) for at in ("write_state", "learning_rate") for moment in range(1, 2 * EPOCHS + 1)]
 
 
 @pytest.mark.parametrize(("at", "moment"), [*MOMENTS, ("after_eval", 1), ("after_eval", 2), ("after_eval", 3)])
-def test_after_a_kill_the_curves_go_on_as_if_nothing_had_happened(tmp_path, monkeypatch, at, moment):
+def test_after_a_kill_the_curves_go_on_as_if_nothing_had_happened(tmp_path, at, moment):
     """Killed after a state is saved, after an epoch whose state is not saved, and after an evaluation's rows are written."""
     toy.run(tmp_path, "coop", folder="whole", logs=("csv", "tensorboard"))
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill(patch, {"after_eval": logs.Curves, "write_state": keeper, "learning_rate": loop}[at], at, moment)
+    with toy.killed(moment, {"after_eval": logs.Curves, "write_state": keeper, "learning_rate": loop}[at], at):
         toy.run(tmp_path, "coop", folder="cut", logs=("csv", "tensorboard"), save_every=0)
     with open(tmp_path / "cut/logs/training.csv", "a") as file:
         file.write("2,2,loss/to")  # a line that the kill cut
@@ -227,17 +211,15 @@ def test_after_a_kill_the_curves_go_on_as_if_nothing_had_happened(tmp_path, monk
     assert tensorboard(cut) == tensorboard(whole)
 
 
-def test_an_interrupt_prints_no_traceback_of_wandbs(tmp_path, monkeypatch, capfd):
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill(patch, keeper, "write_state", 1)
+def test_an_interrupt_prints_no_traceback_of_wandbs(tmp_path, capfd):
+    with toy.killed(1):
         toy.run(tmp_path, "coop", logs=("wandb",), save_every=0)
 
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
-def test_after_a_kill_there_is_one_run_of_wandb_with_all_points_and_the_same_id(tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill(patch, keeper, "write_state", 3)
+def test_after_a_kill_there_is_one_run_of_wandb_with_all_points_and_the_same_id(tmp_path):
+    with toy.killed(3):
         toy.run(tmp_path, "coop", logs=("wandb",), save_every=0)
     [before] = (tmp_path / "run/logs/wandb").glob("offline-run-*/*.wandb")
 

@@ -15,11 +15,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, MultiStepLR, S
 from lamm_cl.config.cards import load_card
 from lamm_cl.config.lengths import length, lengths, training_of
 from lamm_cl.config.schema import Training
-from lamm_cl.training import keeper
 from lamm_cl.training.loop import Batches, Loop
 from lamm_cl.training.optimizing import clip, learning_rate, optimizer, set_rate
 from lamm_cl.training.recorder import Recorder
-from lamm_cl.training.state import write
 from lamm_cl.training.stream import benchmark
 
 GOLDEN = Path(__file__).parent / "fidelity_training"  # numbers of the authors' code, run on a CPU in fp32
@@ -326,29 +324,15 @@ def test_without_the_new_numbers_batches_are_what_they_were():
     assert len(Batches(source, ids, ids, 4)) == 3 and len(Batches(source, ids, ids, 4, steps=2)) == 2
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("moment", range(1, 8))
-def test_a_run_of_steps_killed_after_any_epoch_continues_to_the_same_bytes(tmp_path, monkeypatch, moment):
+def test_a_run_of_steps_killed_after_any_epoch_continues_to_the_same_bytes(tmp_path, moment):
     """SGD first, AdamW later on: its moments and step counts are in the state."""
     schedule = {"use": "annealing", "per": "step", "floor": 1e-4}
     numbers = toy.SMALL | {"epochs": None, "steps": 5, "schedule": schedule, "warmup": {"use": "linear", "steps": 2}}
     changes = {"overrides": {"lamm": {"training": numbers | {"later": {"optimizer": "adamw", "lr": 0.01, "clip_gradient": 0.1}}}}}
     whole, tensors = toy.run(tmp_path, "lamm", folder="whole", **changes)
-    saved = []
-
-    def dying_write(*arguments):
-        write(*arguments)
-        saved.append(1)
-        if len(saved) == moment:
-            raise Killed
-
-    monkeypatch.setattr(keeper, "write_state", dying_write)
-    with pytest.raises(Killed):
+    with toy.killed(moment):
         toy.run(tmp_path, "lamm", folder="cut", save_every=0, **changes)
-    monkeypatch.setattr(keeper, "write_state", write)
     resumed, again = toy.run(tmp_path, "lamm", folder="cut", **changes)
 
     assert resumed.facts() == whole.facts()

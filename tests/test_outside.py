@@ -15,9 +15,7 @@ from lamm_cl.config.schema import Card
 from lamm_cl.errors import UserError
 from lamm_cl.sweeping import code
 from lamm_cl.sweeping.plan import Run
-from lamm_cl.training import keeper
 from lamm_cl.training.run import complete
-from lamm_cl.training.state import write
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 ABOUT = {"paper": "none", "trainable": "0", "provenance": dict.fromkeys(("head", "loss", "tower", "training", "context"), "x")}
@@ -90,26 +88,14 @@ def run(card: Card, folder: Path, save_every: float = 30):
     return complete(toy.prepared(one, folder.parent / "cache"), lambda at: None, save_every=save_every)
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("method", ["knowledge", "scaled-means", "shift"])
-def test_a_loss_a_head_and_a_tower_from_ones_own_files_run_and_continue_after_a_kill(cards, tmp_path, monkeypatch, method):
+def test_a_loss_a_head_and_a_tower_from_ones_own_files_run_and_continue_after_a_kill(cards, tmp_path, method):
     card = load_card(cards[method])
     whole = run(card, tmp_path / "whole")
-    saved = []
-
-    def dying(*arguments):
-        write(*arguments)
-        saved.append(arguments[2].experience)
-        if len(saved) == 5:
-            raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(keeper, "write_state", dying)
+    with toy.killed(5) as saved:
         run(card, tmp_path / "cut", save_every=0)
-    assert saved[-1] == 1  # in the middle of the second experience
+    _, _, state = saved[-1]
+    assert state.experience == 1  # in the middle of the second experience
 
     again = run(card, tmp_path / "cut")
 

@@ -12,9 +12,7 @@ from lamm_cl.learner.text import FixedTexts, Frame
 from lamm_cl.methods.prograd import Projected
 from lamm_cl.methods.promptsrc import Consistency
 from lamm_cl.towers.clip import FrozenCLIP
-from lamm_cl.training import keeper
 from lamm_cl.training.loop import Loop
-from lamm_cl.training.state import write
 from lamm_cl.training.stream import benchmark
 
 METHODS = ["kgcoop", "prograd", "promptsrc", "ivlp", "vpt", "tcp", "kgcoop+lamm", "promptsrc+lamm", "clip-adapter", "taskres"]
@@ -30,27 +28,13 @@ def strategy_of(method: str, tmp_path, **changes):
     return strategy, benchmark(one.parts).train_stream
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("moment", [2, 3, 5])
-def test_a_run_killed_within_and_at_the_end_of_an_experience_continues_to_the_same_bytes(tmp_path, monkeypatch, method, moment):
+def test_a_run_killed_within_and_at_the_end_of_an_experience_continues_to_the_same_bytes(tmp_path, method, moment):
     """Adam's moments and PromptSRC's sum over epochs are in the state."""
     whole, tensors = toy.run(tmp_path, method, folder="whole", **longer(method))
-    saved = []
-
-    def dying_write(*arguments):
-        write(*arguments)
-        saved.append(arguments)
-        if len(saved) == moment:
-            raise Killed
-
-    monkeypatch.setattr(keeper, "write_state", dying_write)
-    with pytest.raises(Killed):
+    with toy.killed(moment):
         toy.run(tmp_path, method, folder="cut", save_every=0, **longer(method))
-    monkeypatch.setattr(keeper, "write_state", write)
     resumed, again = toy.run(tmp_path, method, folder="cut", **longer(method))
 
     assert resumed.facts() == whole.facts()

@@ -6,32 +6,16 @@ import toy
 
 from lamm_cl.errors import UserError
 from lamm_cl.methods.rapf import fused
-from lamm_cl.training import keeper
-from lamm_cl.training.state import write
 
 CARDS = ("rapf", "rapf-imagenet-r", "rapf-cub", "rapf-c3box")
 SMALL = {"rapf": {"training": {"epochs": 3, "batch": 8}, "head": {"threshold": 2.0, "beta": 0.3}}}
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("moment", (2, 5, 6, 11))  # epochs and ends of experiences
-def test_cut_off_in_the_middle_it_goes_on_to_the_same_bytes(tmp_path, monkeypatch, moment):
+def test_cut_off_in_the_middle_it_goes_on_to_the_same_bytes(tmp_path, moment):
     whole, tensors = toy.run(tmp_path, "rapf", folder="whole", experiences=3, overrides=SMALL)
-    saved = []
-
-    def dying_write(*arguments):
-        write(*arguments)
-        saved.append(arguments)
-        if len(saved) == moment:
-            raise Killed
-
-    monkeypatch.setattr(keeper, "write_state", dying_write)
-    with pytest.raises(Killed):
+    with toy.killed(moment):
         toy.run(tmp_path, "rapf", folder="cut", experiences=3, save_every=0, overrides=SMALL)
-    monkeypatch.setattr(keeper, "write_state", write)
     resumed, again = toy.run(tmp_path, "rapf", folder="cut", experiences=3, overrides=SMALL)
 
     assert resumed.facts() == whole.facts()

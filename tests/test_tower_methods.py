@@ -15,9 +15,7 @@ from lamm_cl.learner.build import build
 from lamm_cl.learner.model import Learner
 from lamm_cl.learner.shown import Images
 from lamm_cl.methods.exemplars import herding
-from lamm_cl.training import keeper
 from lamm_cl.training.optimizing import optimizer
-from lamm_cl.training.state import write
 
 SMALL = {"batch": 8, "augmentation": "none"}
 DEFAULT = {  # card -> what the toy's few images and three blocks need otherwise
@@ -44,26 +42,12 @@ def run(tmp_path, key: str, **changes):
     return toy.run(tmp_path, key, overrides={key: EVERY[key]}, **changes)
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("moment", (1, 2))
 @pytest.mark.parametrize("key", EVERY)
-def test_a_method_inside_the_towers_cut_off_goes_on_to_the_same_bytes(tmp_path, monkeypatch, key, moment):
+def test_a_method_inside_the_towers_cut_off_goes_on_to_the_same_bytes(tmp_path, key, moment):
     whole, learned = run(tmp_path, key, folder="whole", experiences=3)
-    saved = []
-
-    def dying_write(*arguments):
-        write(*arguments)
-        saved.append(arguments)
-        if len(saved) == moment:
-            raise Killed
-
-    monkeypatch.setattr(keeper, "write_state", dying_write)
-    with pytest.raises(Killed):
+    with toy.killed(moment):
         run(tmp_path, key, folder="cut", experiences=3, save_every=0)
-    monkeypatch.setattr(keeper, "write_state", write)
     resumed, again = run(tmp_path, key, folder="cut", experiences=3)
 
     assert resumed.facts() == whole.facts()

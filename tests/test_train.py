@@ -13,11 +13,9 @@ from lamm_cl.errors import UserError
 from lamm_cl.learner.model import Learner
 from lamm_cl.learner.shown import Images
 from lamm_cl.results.record import Count
-from lamm_cl.training import keeper
 from lamm_cl.training.loop import Loop
 from lamm_cl.training.optimizing import learning_rate
 from lamm_cl.training.recorder import Recorder
-from lamm_cl.training.state import write
 from lamm_cl.training.stream import benchmark
 
 TRAINED = sorted(toy.OVERRIDES)
@@ -271,28 +269,13 @@ def test_the_record_says_which_images_were_chosen(tmp_path, monkeypatch):
         assert np.bincount(labels[list(ids)], minlength=7)[list(classes)].tolist() == [4] * len(classes)
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("method", ["coop", "maple", "lamm", "coop+lamm", "comma", "coop-16-csc"])
 @pytest.mark.parametrize("moment", range(1, 6))
-def test_a_run_killed_after_any_epoch_continues_to_the_same_bytes(tmp_path, monkeypatch, method, moment):
+def test_a_run_killed_after_any_epoch_continues_to_the_same_bytes(tmp_path, method, moment):
     changes = {"overrides": {method: toy.OVERRIDES[method] | {"training": toy.SMALL | {"epochs": 3}}}}
     whole, tensors = toy.run(tmp_path, method, folder="whole", **changes)
-    saved = []
-
-    def dying_write(*arguments):
-        train_write(*arguments)
-        saved.append(arguments[2].epochs)
-        if len(saved) == moment:
-            raise Killed
-
-    train_write = write
-    monkeypatch.setattr(keeper, "write_state", dying_write)
-    with pytest.raises(Killed):
+    with toy.killed(moment):
         toy.run(tmp_path, method, folder="cut", save_every=0, **changes)
-    monkeypatch.setattr(keeper, "write_state", train_write)
     assert not (tmp_path / "cut" / "record.json").exists()
     resumed, again = toy.run(tmp_path, method, folder="cut", **changes)
     assert resumed.facts() == whole.facts()
@@ -300,21 +283,14 @@ def test_a_run_killed_after_any_epoch_continues_to_the_same_bytes(tmp_path, monk
     assert not (tmp_path / "cut" / "state").exists()
 
 
-def killed_run(tmp_path, monkeypatch, method="coop", **changes):
-    def dying_write(*arguments):
-        train_write(*arguments)
-        raise Killed
-
-    train_write = write
-    monkeypatch.setattr(keeper, "write_state", dying_write)
-    with pytest.raises(Killed):
+def killed_run(tmp_path, method="coop", **changes):
+    with toy.killed(1):
         toy.run(tmp_path, method, save_every=0, **changes)
-    monkeypatch.setattr(keeper, "write_state", train_write)
     return tmp_path / "run" / "state" / "state.safetensors"
 
 
-def test_a_state_of_another_configuration_is_refused_with_the_field(tmp_path, monkeypatch):
-    killed_run(tmp_path, monkeypatch)
+def test_a_state_of_another_configuration_is_refused_with_the_field(tmp_path):
+    killed_run(tmp_path)
     other = {"coop": {"training": toy.SMALL | {"lr": 0.5}}}
     with pytest.raises(UserError, match="state.safetensors: card hash: the unfinished run has"):
         toy.run(tmp_path, "coop", overrides=other)
@@ -323,9 +299,9 @@ def test_a_state_of_another_configuration_is_refused_with_the_field(tmp_path, mo
 @pytest.mark.parametrize(
     "damage", [lambda b: b[: len(b) // 2], lambda b: b[:-3] + bytes(3), lambda b: b"", lambda b: b"rubbish" * 40]
 )
-def test_a_damaged_state_costs_time_and_nothing_else(tmp_path, monkeypatch, damage):
+def test_a_damaged_state_costs_time_and_nothing_else(tmp_path, damage):
     whole, _ = toy.run(tmp_path, "coop", folder="whole")
-    path = killed_run(tmp_path, monkeypatch)
+    path = killed_run(tmp_path)
     path.write_bytes(damage(path.read_bytes()))
     assert toy.run(tmp_path, "coop")[0].facts() == whole.facts()
 

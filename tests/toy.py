@@ -1,6 +1,10 @@
 """A run in a second: the tiny generated CLIP and 7 classes of coloured noise."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
+import pytest
 from generated import tiny_clip
 from safetensors.torch import load_file
 
@@ -8,6 +12,7 @@ from lamm_cl.config.cards import card_for
 from lamm_cl.config.schema import Scenario
 from lamm_cl.data.dataset import Dataset, Split
 from lamm_cl.sweeping.plan import Run
+from lamm_cl.training import keeper
 from lamm_cl.training.run import Prepared, complete, prepare
 
 CLASSES = ("red", "green", "blue", "golden retriever", "black", "white", "grey cat")
@@ -83,6 +88,29 @@ def run(tmp_path, method: str, seed: int = 1, folder: str = "run", save_every: f
     one = planned(tmp_path / folder, method, seed, **changes)
     record = complete(prepared(one, tmp_path / "cache"), lambda at: None, save_every=save_every, logs=logs)
     return record, load_file(one.folder / "learned.safetensors")
+
+
+class Killed(BaseException):
+    pass
+
+
+@contextmanager
+def killed(moment: int, target=keeper, name: str = "write_state") -> Iterator[list[tuple]]:
+    """The process dies in here, right after the `moment`-th call of target.name: of a run, when it has saved so many states.
+    -> what the calls were given; all is as before behind it.
+    """
+    plain, calls = getattr(target, name), []
+
+    def dying(*arguments, **options):
+        found = plain(*arguments, **options)
+        calls.append(arguments)
+        if len(calls) == moment:
+            raise Killed
+        return found
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(target, name, dying)
+        yield calls
 
 
 def train(run: Run, settings, progress) -> None:
