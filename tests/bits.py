@@ -1,14 +1,14 @@
-"""Whether a change of the code changed a bit: sha256 of the learned tensors and of the counts of every shipped card.
+"""Whether a change of the code changed a bit: sha256 of the learned tensors and of the counts of the shipped cards.
 
-    python tests/bits.py -o before.json             before the change (a minute and a half on one core)
+    python tests/bits.py -o before.json             before the change (two and a half minutes on one core)
     python tests/bits.py --against before.json      after it: prints each difference; exit status 1 if there is one
 
 Compare on one machine with one installation: another processor or torch may round differently. A card that is new since
 `before.json` is no difference, one that is gone is. Two streams, restricted with --toy or --digits:
 
-    toy      tests/toy.py with the tiny generated CLIP, each card three ways (WAYS)
-    digits   `lamm-cl run` on the data set digits with the embedded CLIP, seed 1; cards and overrides as in demo-methods. The
-             cards coop-16* are not in there: 20 epochs instead of 200, no augmentation
+    toy      every card: tests/toy.py with the tiny generated CLIP, each three ways (WAYS)
+    digits   `lamm-cl run` on the data set digits with the embedded CLIP, seed 1; cards and overrides as in demo-methods and
+             demo-prompts, zero-shot-* and coop-16* too: the latter with 20 epochs instead of 200, no augmentation
 """
 
 import argparse
@@ -30,6 +30,7 @@ import yaml  # noqa: E402
 from safetensors.numpy import load_file  # noqa: E402
 
 COUNT = ("trained", "tested", "label_space", "correct", "total", "correct_per_class")  # what a count says in record format 1
+DEMOS = ("demo-prompts", "demo-methods")
 WAYS = {  # on the toy stream -> changes of its scenario, and of a card's training
     "plain": ({}, {}),
     "augmented": ({}, {"augmentation": "random_resized_crop+flip"}),
@@ -37,8 +38,14 @@ WAYS = {  # on the toy stream -> changes of its scenario, and of a card's traini
 }
 
 
-def cards() -> list[str]:
-    return sorted(path.stem for path in (TOP / "baselines").glob("*.yaml"))
+def cards(stream: str = "toy") -> list[str]:
+    every = sorted(path.stem for path in (TOP / "baselines").glob("*.yaml"))
+    demos = [method for demo in DEMOS for method in scenario(demo)["methods"]]
+    return [card for card in every if stream == "toy" or card in demos or card.startswith(("zero-shot-", "coop-16"))]
+
+
+def scenario(name: str) -> dict:
+    return yaml.safe_load((TOP / f"scenarios/{name}.yaml").read_text())
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -69,23 +76,28 @@ def toy_card(method: str) -> dict[str, str]:
     found = {}
     for way, (scenario, training) in WAYS.items():
         with tempfile.TemporaryDirectory() as folder:
-            override = {"training": toy.SMALL | training} if load_card(method).training else {}
-            toy.run(Path(folder), method, overrides={method: override | toy.shallow(method)}, **scenario)
+            override = toy.shallow(method)
+            if asked := load_card(method).training:
+                lengths = {name: None for name in ("steps", "steps_per_shot") if getattr(asked, name) is not None}
+                override |= {"training": toy.SMALL | lengths | training}
+            if method in toy.NARROW:
+                override |= {"head": toy.NARROW[method]}
+            toy.run(Path(folder), method, overrides={method: override}, **scenario)
             found |= {f"{way}: {name}": digest for name, digest in digests(Path(folder) / "run").items()}
     return found
 
 
 def on_digits(methods: list[str], jobs: int) -> dict[str, dict[str, str]]:
-    prompts, scenario = (yaml.safe_load((TOP / f"scenarios/demo-{name}.yaml").read_text()) for name in ("prompts", "methods"))
-    scenario["overrides"] = prompts["overrides"] | scenario["overrides"]
+    prompts, measured = map(scenario, DEMOS)
+    every = prompts["overrides"] | measured["overrides"]
     for method in methods:
         if method.startswith("coop-16"):
-            scenario["overrides"][method] = {"training": {"epochs": 20, "augmentation": "none"}}
-    overrides = {method: override for method, override in scenario["overrides"].items() if method in methods}
-    scenario |= {"name": "bits", "datasets": ["digits"], "seeds": [1], "methods": methods, "overrides": overrides}
+            every[method] = {"training": {"epochs": 20, "augmentation": "none"}}
+    overrides = {method: override for method, override in every.items() if method in methods}
+    measured |= {"name": "bits", "datasets": ["digits"], "seeds": [1], "methods": methods, "overrides": overrides}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "bits.yaml").write_text(yaml.safe_dump(scenario))
+        (folder / "bits.yaml").write_text(yaml.safe_dump(measured))
         places = ["--results", str(folder), "--cache", str(folder / "cache"), "--device", "cpu", "--jobs", str(jobs)]
         command = [sys.executable, "-m", "lamm_cl", "run", str(folder / "bits.yaml"), *places]
         done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(TOP)}, capture_output=True, text=True)
@@ -131,7 +143,7 @@ def main() -> int:
         if before is not None and name not in before:
             parser.error(f"{args.against} knows nothing of {name}")
         pinned = {card: old for card, old in (before or {}).get(name, {}).items() if not args.card or card in args.card}
-        wanted = [card for card in cards() if (not args.card or card in args.card) and (args.output or card in pinned)]
+        wanted = [card for card in cards(name) if (not args.card or card in args.card) and (args.output or card in pinned)]
         after[name] = STREAMS[name](wanted, args.jobs) if wanted else {}
         found += [f"{name}: {text}" for text in differences(pinned, after[name])]
         compared.append(f"{len(pinned if before else after[name])} on {name}")

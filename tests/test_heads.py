@@ -19,11 +19,6 @@ def in_closed_form(key: str) -> bool:
 
 
 HEADS = [key for key in card_names() if in_closed_form(key)]
-SMALL = {  # card -> what the toy's few images need otherwise
-    "ranpac": {"M": 64},
-    "ranpac-released": {"M": 64},
-    "acil": {"buffer": 64},
-}
 JOINT = {  # card -> how near T experiences come to one, relative to the largest entry; what must be fixed for that
     "simplecil": (1e-6, {}),
     "ranpac": (1e-4, {"ridges": [10.0]}),
@@ -35,7 +30,7 @@ JOINT = {  # card -> how near T experiences come to one, relative to the largest
 
 
 def run(tmp_path, key: str, head: dict | None = None, **changes):
-    overrides = {"head": SMALL.get(key, {}) | (head or {})}
+    overrides = {"head": toy.NARROW.get(key, {}) | (head or {})}
     return toy.run(tmp_path, key, overrides={key: overrides}, **changes)
 
 
@@ -86,7 +81,8 @@ def test_ranpac_chooses_the_same_ridge_whatever_the_experiences(tmp_path):
 
 def test_ranpacs_ridge_is_the_best_of_all_candidates_on_the_images_held_out(tmp_path):
     """The error from sums is the squared error on those images; downhill finds what looking at all would."""
-    prepared = toy.prepared(toy.planned(tmp_path / "run", "ranpac", overrides={"ranpac": {"head": SMALL["ranpac"]}}), tmp_path)
+    overrides = {"ranpac": {"head": toy.NARROW["ranpac"]}}
+    prepared = toy.prepared(toy.planned(tmp_path / "run", "ranpac", overrides=overrides), tmp_path)
     head, model = prepared.model.head, prepared.model
     for i in range(2):
         model.begin(i)
@@ -121,7 +117,7 @@ def test_half_of_a_gram_matrix_is_enough(monkeypatch):
 
 def test_with_one_image_a_class_ranpacs_ridge_is_next_to_the_mean_diagonal(tmp_path):
     prepared = toy.prepared(
-        toy.planned(tmp_path / "run", "ranpac", overrides={"ranpac": {"head": SMALL["ranpac"]}}, shots=1), tmp_path
+        toy.planned(tmp_path / "run", "ranpac", overrides={"ranpac": {"head": toy.NARROW["ranpac"]}}, shots=1), tmp_path
     )
     head, model = prepared.model.head, prepared.model
     model.begin(0)

@@ -21,8 +21,8 @@ SMALL = {"batch": 8, "augmentation": "none"}
 DEFAULT = {  # card -> what the toy's few images and three blocks need otherwise
     "cliplora": {"training": SMALL | {"steps_per_shot": 1}},
     "l2p": {"training": SMALL | {"epochs": 2}},
-    "dualprompt": {"context": {"e_blocks": [2]}, "training": SMALL | {"epochs": 2}},
-    "codaprompt": {"context": {"pool": 6, "blocks": [0, 2]}, "training": SMALL | {"epochs": 2}},
+    "dualprompt": toy.shallow("dualprompt") | {"training": SMALL | {"epochs": 2}},
+    "codaprompt": toy.shallow("codaprompt") | {"training": SMALL | {"epochs": 2}},
     "moe": {"training": SMALL | {"steps": None, "epochs": 2}},
 }
 VARIANTS = {

@@ -21,7 +21,10 @@ DEPTHS = {  # what the contexts of cards say otherwise on towers of 3 blocks
     ("maple", "comma", "vpt"): {"depth": 3},
     ("ivlp", "promptsrc"): {"depth": 3, "depth_image": 3},
     ("tcp",): {"block": 2},
+    ("dualprompt",): {"e_blocks": [2]},
+    ("codaprompt",): {"pool": 6, "blocks": [0, 2]},
 }
+NARROW = {"ranpac": {"M": 64}, "ranpac-released": {"M": 64}, "acil": {"buffer": 64}}  # the heads of cards, for a few images
 
 
 def shallow(method: str) -> dict:
