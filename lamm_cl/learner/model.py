@@ -1,6 +1,7 @@
 """One learner: a row of pieces on the frozen towers.  A page in methods/ fills pieces; nobody edits this file for a method."""
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from lamm_cl.learner.output import Output
 from lamm_cl.learner.pieces import ContextLearner, Head, Labels, Loss, Memory, Piece, Tower
 from lamm_cl.learner.shown import Experience, Frozen, Images
 from lamm_cl.learner.table import TextTable
-from lamm_cl.learner.text import TextFeatures
+from lamm_cl.learner.text import TextFeatures, within
 from lamm_cl.seeds import derive
 from lamm_cl.towers.clip import FrozenCLIP, Prompts
 from lamm_cl.towers.features import FeaturesOnly
@@ -103,6 +104,13 @@ class Learner(nn.Module):
                 piece.observe(self.experience(i), frozen)
         self.to(self.clip.device)
 
+    def take_up(self, i: int, observed: Callable[[int], Frozen]) -> None:
+        """Experience i arrives: its classes begin, and its images are observed; idempotent."""
+        fresh = i == self.learned
+        self.begin(i)
+        if fresh:
+            self.observe(i, observed(i))
+
     @torch.no_grad()
     def after_epoch(self, epoch: int, epochs: int) -> None:
         for piece in self.pieces:
@@ -115,8 +123,12 @@ class Learner(nn.Module):
                 piece.finish(self, self.experience(i))
         self.refresh()
 
-    def _seeded(self, moment: str, i: int) -> "_Seeded":
-        return _Seeded(derive(self.seed, moment, i))
+    @contextmanager
+    def _seeded(self, moment: str, i: int) -> Iterator[None]:
+        """torch's global generator, seeded inside and as before outside."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive(self.seed, moment, i))
+            yield
 
     # --- texts --------------------------------------------------------------------------------------------------------
 
@@ -154,8 +166,7 @@ class Learner(nn.Module):
         """(c, D), or (B, c, D).  What is asked in evaluation without gradients is kept for the next batch."""
         assert self.texts is not None
         if not (self.training or torch.is_grad_enabled() or self.context.reads_images):
-            wanted = [mine for mine in self.experiences if mine.start < classes.stop and classes.start < mine.stop]
-            self.texts.keep(self.context.text(None, self.classes), wanted)
+            self.texts.keep(self.context.text(None, self.classes), within(self.experiences, classes))
         return self.texts.features(prompts, classes)
 
     # --- a step -------------------------------------------------------------------------------------------------------
@@ -209,12 +220,16 @@ class Learner(nn.Module):
     def loss(self, x: Images, targets: Tensor) -> tuple[Output, dict[str, Tensor]]:
         """-> output over the classes in play, weighted loss terms by name; targets (B,) are class ids by arrival."""
         out = self.output(x, self.in_play)
+        return out, self.terms(out, targets)
+
+    def terms(self, out: Output, targets: Tensor) -> dict[str, Tensor]:
+        """The weighted loss terms of an output; targets as in `loss`."""
         targets = targets - out.classes.start
-        terms = self.head.terms(out, targets)
+        terms = dict(self.head.terms(out, targets))
         if self.extra_loss is not None:
             extra = self.extra_loss(self, out, targets)
             terms |= {name: self.extra_loss.weights[name] * term for name, term in extra.items()}
-        return out, terms
+        return terms
 
     def backward(self, terms: dict[str, Tensor], total: Tensor) -> None:
         """Gradients of a step, of `total` unless the loss combines those of the terms itself."""
@@ -275,17 +290,3 @@ class Learner(nn.Module):
             if texts is not None:
                 texts.kept.clear()
         self.refresh()
-
-
-class _Seeded:
-    """torch's global generator, seeded inside and as before outside."""
-
-    def __init__(self, seed: int):
-        self.seed, self.fork = seed, torch.random.fork_rng(devices=[])
-
-    def __enter__(self) -> None:
-        self.fork.__enter__()
-        torch.manual_seed(self.seed)
-
-    def __exit__(self, *error: Any) -> None:
-        self.fork.__exit__(*error)

@@ -58,7 +58,7 @@ class Piece(nn.Module):
     @property
     def learns_text(self) -> bool:
         """Of a context and labels: whether what they learn is in the text of the classes being learned."""
-        return any(p.requires_grad for p in self.parameters())
+        return bool(learning(self))
 
     def begin(self, e: Experience) -> None:
         """An experience arrives: new parameters, old ones freeze."""
@@ -79,6 +79,16 @@ class Piece(nn.Module):
             found = getattr(self, name, None)
             tensors |= {id(tensor): tensor for tensor in ([found] if isinstance(found, Tensor) else found or ())}
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def learning(module: nn.Module) -> list[nn.Parameter]:
+    """The parameters that learn now."""
+    return [p for p in module.parameters() if p.requires_grad]
+
+
+def count_learning(module: nn.Module) -> int:
+    """Of how many numbers they are."""
+    return sum(p.numel() for p in learning(module))
 
 
 class ContextLearner(Piece):

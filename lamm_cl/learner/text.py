@@ -145,7 +145,7 @@ class TextFeatures(nn.Module):
 
     def features(self, prompts: Prompts, classes: range) -> Tensor:
         """Unit text features (c, D), or (B, c, D) if the context depends on the image."""
-        wanted = [mine for mine in self.experiences if mine.start < classes.stop and classes.start < mine.stop]
+        wanted = within(self.experiences, classes)
         assert wanted[0].start == classes.start and wanted[-1].stop == classes.stop  # whole experiences
         known = self.constant if torch.is_grad_enabled() else self.experiences
         parts = [self.kept[mine] if mine in self.kept and mine in known else self.encode(prompts, mine) for mine in wanted]
@@ -204,6 +204,11 @@ class FixedTexts:
     def unit(self, classes: range) -> Tensor:
         """(c, D): its direction."""
         return F.normalize(self.raw[classes.start : classes.stop], dim=-1)
+
+
+def within(experiences: list[range], classes: range) -> list[range]:
+    """Those with some of the classes."""
+    return [mine for mine in experiences if mine.start < classes.stop and classes.start < mine.stop]
 
 
 def mean_direction(features: list[Tensor]) -> Tensor:

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lamm_cl.errors import UserError
-from lamm_cl.learner.pieces import ContextLearner, Few, Loss, Weight
+from lamm_cl.learner.pieces import ContextLearner, Few, Loss, Weight, learning
 from lamm_cl.learner.prompts import Atom, in_template, words
 from lamm_cl.learner.text import FixedTexts
 from lamm_cl.methods.coop import ORDERS
@@ -67,7 +67,7 @@ class Projected(Loss):
         return {"kl": self.T**2 * F.cross_entropy(out.logits / self.T, F.softmax(y0 / self.T, dim=-1))}
 
     def backward(self, model, terms: dict[str, Tensor]) -> None:
-        learned = [p for p in model.parameters() if p.requires_grad]
+        learned = learning(model)
         rest = sum(term for name, term in terms.items() if name != "kl")
         gradients = torch.autograd.grad(rest, learned, retain_graph=True, allow_unused=True)
         general = torch.autograd.grad(terms["kl"], learned, allow_unused=True)

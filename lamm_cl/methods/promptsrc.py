@@ -16,9 +16,9 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from lamm_cl.learner.pieces import Loss, Weight
+from lamm_cl.learner.pieces import Loss, Weight, learning
 from lamm_cl.learner.shown import Experience
 from lamm_cl.learner.text import FixedTexts
 from lamm_cl.towers.clip import FrozenCLIP, imagenet_templates
@@ -63,7 +63,3 @@ class Consistency(Loss):
             for p, mean in zip(parameters, self.total.split([p.numel() for p in parameters]), strict=True):
                 p.copy_(mean.view_as(p))
         self.total = self.total.new_empty(0)
-
-
-def learning(model: nn.Module) -> list[nn.Parameter]:
-    return [p for p in model.parameters() if p.requires_grad]

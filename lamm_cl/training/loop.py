@@ -82,10 +82,7 @@ class Loop(SupervisedTemplate):
 
     def take_up(self, i: int) -> None:
         """Experience i arrives: its classes begin, and its images are observed through the frozen tower."""
-        fresh = i == self.model.learned
-        self.model.begin(i)
-        if fresh:
-            self.model.observe(i, self.sources.observed(i))
+        self.model.take_up(i, self.sources.observed)
 
     def check_model_and_optimizer(self, **_) -> None:
         self.model = self.model_adaptation()

@@ -56,12 +56,9 @@ class Module(DynamicModule):
 
     def take_up(self, i: int) -> None:
         """Experience i (from 0) arrives: its classes begin, its training images are observed."""
-        fresh = i == self.learner.learned
-        if fresh and i:
+        if i == self.learner.learned > 0:
             self.finish()
-        self.learner.begin(i)
-        if fresh:
-            self.learner.observe(i, self.sources[0].observed(i))
+        self.learner.take_up(i, self.sources[0].observed)
 
     def finish(self) -> None:
         """What a method does once an experience is learned; idempotent."""
@@ -120,9 +117,4 @@ class Criterion(nn.Module):
         inside = out is not None and bool(((targets >= out.classes.start) & (targets < out.classes.stop)).all())
         if not (module.training and inside and len(out.logits) == len(targets)):
             return F.cross_entropy(logits, targets)
-        targets = targets - out.classes.start
-        terms = dict(learner.head.terms(out, targets))
-        if learner.extra_loss is not None:
-            extra = learner.extra_loss(learner, out, targets)
-            terms |= {name: learner.extra_loss.weights[name] * term for name, term in extra.items()}
-        return sum(terms.values())
+        return sum(learner.terms(out, targets).values())

@@ -21,6 +21,7 @@ from lamm_cl.config.identity import content_hash
 from lamm_cl.config.schema import Card
 from lamm_cl.data import catalogue
 from lamm_cl.errors import UserError
+from lamm_cl.learner.pieces import count_learning
 from lamm_cl.results.record import BackboneFacts, ModelFacts, Record, RunFacts
 from lamm_cl.seeds import derive
 from lamm_cl.towers.clip import hash_of
@@ -64,7 +65,7 @@ def card_of(strategy, key: str, name: str, paper: str) -> Card:
         "model": _told(type(model), {}),
         "optimizer": _told(type(optimizer), optimizer.defaults) if optimizer is not None else "none",
     }
-    facts = {"key": key, "name": name, "paper": paper, "trainable": f"{learning(model):,} at the start",
+    facts = {"key": key, "name": name, "paper": paper, "trainable": f"{count_learning(model):,} at the start",
              "provenance": {field: text for field, text in provenance.items() if text}}  # fmt: skip
     return validated(Card, facts, "record")
 
@@ -77,10 +78,6 @@ def _told(kind: type, numbers: Mapping[str, Any]) -> str:
     """module.Class(name=value, ...) of the plain values."""
     shown = [f"{name}={value}" for name, value in sorted(numbers.items()) if type(value) in PLAIN and not name.startswith("_")]
     return f"{kind.__module__}.{kind.__qualname__}" + (f"({', '.join(shown)})" if shown else "")
-
-
-def learning(model: nn.Module) -> int:
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def code_of(strategy) -> dict[str, str]:
@@ -132,7 +129,7 @@ def carry_out(strategy, benchmark: Benchmark, card: Card) -> Record:
                 strategy.train(experience, num_workers=0)
             watch.lap("train", start)
             recorder.learned = i + 1
-            trainable.append(learning(strategy.model))
+            trainable.append(count_learning(strategy.model))
             images += strategy.train_epochs * len(experience.samples)
             tested(strategy, benchmark, watch)
     finally:

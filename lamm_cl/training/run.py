@@ -20,6 +20,7 @@ from lamm_cl.data.features import check_backbone
 from lamm_cl.files import write_atomic
 from lamm_cl.learner.build import build
 from lamm_cl.learner.model import Learner
+from lamm_cl.learner.pieces import count_learning
 from lamm_cl.results.file import write_record
 from lamm_cl.results.record import ModelFacts, Record, RunFacts
 from lamm_cl.seeds import derive
@@ -231,7 +232,7 @@ def learn(strategy: Loop, benchmark, recorder: Recorder, state: State, resumed: 
         strategy.resumed, resumed = resumed, None
         strategy.train(experience)
         watch.lap("train", start)
-        state.trainable.append(sum(p.numel() for p in strategy.model.parameters() if p.requires_grad))
+        state.trainable.append(count_learning(strategy.model))
         evaluate(experience.current_experience + 1)
         if keeper:
             keeper.keep_between(strategy.model, experience.current_experience)

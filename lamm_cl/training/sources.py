@@ -137,7 +137,7 @@ def sources(model: Learner, dataset: Dataset, parts: Stream, augmentation: str, 
     facts: what decides frozen features, beside the data set and the split.
     """
     of_training = Augmentation(seed) if augmentation != "none" else None
-    origin = {"train": dataset.train_fingerprint or dataset.fingerprint, "test": dataset.fingerprint, "val": dataset.fingerprint}
+    origin = {"train": dataset.train_fingerprint, "test": dataset.fingerprint, "val": dataset.fingerprint}
     splits = {"train": dataset.train, "test": dataset.test, "val": dataset.val or dataset.train}
     ids = {"train": torch.cat(parts.train), "test": torch.arange(len(dataset.test)), "val": torch.cat(parts.val)}
     if parts.val_part == "train":  # entries of the bank hold the images of steps alone: validation has its own
