@@ -93,7 +93,10 @@ class Ridge(Head):
 
     def forward(self, out: Output) -> Tensor:
         W = self.W[out.classes.start : out.classes.stop]
-        return torch.cat([self.widen(out.raw[at]) @ W.T for at in blocks(len(out.raw), W.shape[1], SCORED)]).float()
+        scores = out.raw.new_empty(len(out.raw), len(W), dtype=torch.float32)  # parts kept between the blocks would part the heap
+        for at in blocks(len(out.raw), W.shape[1], SCORED):
+            scores[at] = self.widen(out.raw[at]) @ W.T
+        return scores
 
 
 def nearest(candidates: Sequence[float], to: float) -> float:
