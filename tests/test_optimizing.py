@@ -127,7 +127,7 @@ def test_adam_and_adamw_steps_are_those_of_the_releases(name):
     rows = {}
     for step in range(20):
         held["a"].grad, held["b"].grad = fill(f"opt.grad.{step}", (64,), 0.01, 0.0, ""), torch.zeros(16)
-        set_rate(made, learning_rate(t, 0, step, 20))
+        set_rate(made, 0, step, 20)
         made.step()
         rows[step + 1] = {k: p.detach().clone() for k, p in held.items()}
     for k in held:
@@ -166,8 +166,8 @@ class Pieces(torch.nn.Module):
 
 def test_a_piece_learns_at_its_own_factor_of_the_rate():
     model = Pieces()
-    sgd = optimizer(training(rates={"head": 10.0, "loss": 0.5}), model)
-    set_rate(sgd, 0.02)
+    sgd = optimizer(training(lr=0.02, schedule="constant", rates={"head": 10.0, "loss": 0.5}), model)
+    set_rate(sgd, 3)
 
     found = {id(p): group["lr"] for group in sgd.param_groups for p in group["params"]}
 

@@ -28,6 +28,12 @@ class Shown:
     y: Tensor
     views: dict[int, Tensor] = field(default_factory=dict)
     val: "Shown | None" = None
+    trunk: Tensor | None = None
+
+    def images(self, at: Tensor | slice = slice(None)) -> Images:
+        """What a step brings of them."""
+        trunk = None if self.trunk is None else self.trunk[at]
+        return Images(frozen=self.unit[at], raw=self.raw[at], trunk=trunk, ids=self.ids[at])
 
     @property
     def unit(self) -> Tensor:
