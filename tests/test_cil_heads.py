@@ -1,5 +1,7 @@
 """BOFA, ENGINE and PROOF on a stream: cut off anywhere, in batches of any size and order, and what they choose on."""
 
+import json
+
 import pytest
 import torch
 import toy
@@ -8,22 +10,31 @@ from lamm_cl.errors import UserError
 from lamm_cl.learner.shown import Images
 from lamm_cl.training.run import complete
 
-DEFAULT = ("bofa",)
-VARIANTS = ("bofa-c3box",)
+DEFAULT = ("bofa", "engine")
+VARIANTS = ("bofa-c3box", "engine-without-texts", "engine-released")
 SMALL = {"epochs": 3, "batch": 8, "lr": 0.01}
 
 
-def overrides(key: str, head: dict | None = None, **changes) -> dict:
-    return {key: {"training": SMALL, "head": toy.NARROW.get(key, {}) | (head or {})} | changes}
+def written(tmp_path, **changes):
+    """A file of what sets each of the toy's classes apart from each other one."""
+    told = {a: {b: [f"{a} is no {b.upper()}", f"{b} is no {a}", "rare"] for b in toy.CLASSES if b != a} for a in toy.CLASSES}
+    (tmp_path / "texts.json").write_text(json.dumps(told | changes))
+    return str(tmp_path / "texts.json")
 
 
-def run(tmp_path, key: str, **changes):
-    return toy.run(tmp_path, key, overrides=overrides(key), experiences=3, **changes)
+def overrides(tmp_path, key: str, head: dict | None = None) -> dict:
+    mine = {"texts": written(tmp_path)} if key in ("engine", "engine-released") else toy.NARROW.get(key, {})
+    return {key: {"training": SMALL, "head": mine | (head or {})}}
+
+
+def run(tmp_path, key: str, head: dict | None = None, **changes):
+    return toy.run(tmp_path, key, overrides=overrides(tmp_path, key, head), experiences=3, **changes)
 
 
 def begun(tmp_path, key: str, experience: int = 0, head: dict | None = None, **changes):
     """A prepared run that has taken up an experience, those before it learned without a step."""
-    one = toy.prepared(toy.planned(tmp_path / "run", key, overrides=overrides(key, head), experiences=3, **changes), tmp_path)
+    mine = overrides(tmp_path, key, head)
+    one = toy.prepared(toy.planned(tmp_path / "run", key, overrides=mine, experiences=3, **changes), tmp_path)
     for i in range(experience + 1):
         one.model.take_up(i, one.sources.observed)
         if i < experience:
@@ -53,7 +64,7 @@ def test_cut_off_in_the_middle_it_goes_on_to_the_same_bytes(tmp_path, key, momen
 
 def learned(tmp_path, key: str):
     """A trained model and the test images of the whole stream."""
-    one = toy.prepared(toy.planned(tmp_path / "run", key, overrides=overrides(key), experiences=3), tmp_path)
+    one = toy.prepared(toy.planned(tmp_path / "run", key, overrides=overrides(tmp_path, key), experiences=3), tmp_path)
     complete(one, lambda at: None)
     return one.model.eval(), next(one.sources.test.batches([torch.arange(len(one.dataset.test))], 0))
 
@@ -85,7 +96,7 @@ def test_it_learns_colours_and_says_what_it_keeps(tmp_path, key):
 
 @pytest.mark.parametrize("key", DEFAULT)
 def test_before_anything_is_learned_images_are_ranked_as_zero_shot_clip_ranks_them(tmp_path, key):
-    record, _ = toy.run(tmp_path, key, overrides=overrides(key), experiences=3)
+    record, _ = run(tmp_path, key)
     plain, _ = toy.run(tmp_path, "zero-shot", folder="plain", experiences=3)
 
     def first(record):
@@ -118,6 +129,7 @@ def test_lambda_is_chosen_on_training_images_that_no_centre_is_made_of(tmp_path)
 def test_what_is_searched_for_is_what_is_used(tmp_path):
     """Released, the search takes for the share of the text what is used as the share of the images."""
     for key, alike in (("bofa", True), ("bofa-c3box", False)):
+        (tmp_path / key).mkdir()
         head = begun(tmp_path / key, key).model.head
         text = torch.nn.functional.normalize(torch.randn(3, 16, generator=torch.Generator().manual_seed(1)), dim=-1)
         images = torch.nn.functional.normalize(head.centres, dim=-1)
@@ -151,3 +163,92 @@ def test_in_later_experiences_the_matrix_moves_along_free_directions_alone(tmp_p
 def test_as_many_free_directions_as_there_are_is_refused(tmp_path):
     with pytest.raises(UserError, match="head: Kt: 64 directions, but image features before their projection have 24"):
         toy.run(tmp_path, "bofa")
+
+
+# --- ENGINE ---------------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_file_of_texts_engine_is_what_it_is_without_texts(tmp_path):
+    """And the record says that there was none."""
+    record, plain = run(tmp_path, "engine", {"texts": None}, folder="a")
+    without, other = run(tmp_path, "engine-without-texts", folder="b")
+
+    assert plain.keys() == other.keys() and all(torch.equal(plain[name], other[name]) for name in plain)
+    assert [count.correct for count in record.counts] == [count.correct for count in without.counts]
+    assert record.card["head"]["texts"] is None
+
+
+def test_texts_change_what_is_learned_and_how_it_is_scored(tmp_path):
+    told, untold = run(tmp_path, "engine", folder="a")[1], run(tmp_path, "engine-without-texts", folder="b")[1]
+
+    assert not torch.equal(told["head.texts.0.weight"], untold["head.texts.0.weight"])
+    assert told["head.pairs"].shape == (7, 7, 1, 16) and told["head.pairs"][0, 1].any() and not told["head.pairs"][1, 1].any()
+
+
+def test_a_step_of_engine_shows_every_old_class_and_noise_on_its_own_images(tmp_path):
+    first, later = step(begun(tmp_path, "engine"), 0), step(begun(tmp_path, "engine", experience=1), 1)
+
+    assert first.keys() == later.keys() == {"cross_entropy", "image", "text"}
+    one = begun(tmp_path, "engine", experience=1)
+    seen = []
+    head = one.model.head
+    head.drawn = lambda classes: (seen.append(classes), type(head).drawn(head, classes))[1]
+    step(one, 1)
+    assert seen[0][4:] == [0, 1, 2]
+
+
+def test_training_draws_among_differences_to_classes_seen_and_released_to_those_to_come_too(tmp_path):
+    mine, released = (begun(tmp_path, key, experience=1).model.head for key in ("engine", "engine-released"))
+
+    assert {b for _, b in mine.told} == set(range(5)) and len(mine.of(0)) == 4 * 3
+    assert {b for _, b in released.told} == set(range(7)) and len(released.of(0)) == 6 * 3
+
+
+def test_classes_to_come_do_not_touch_the_scores_of_those_learned(tmp_path):
+    one = begun(tmp_path, "engine", experience=1)
+    one.model.finish(1)
+    model, x = one.model.eval(), next(one.sources.test.batches([torch.arange(40)], 0))
+    with torch.no_grad():
+        torch.testing.assert_close(model(x)[:, :5], model.output(x, range(5)).logits)
+
+
+def test_in_the_releases_way_of_re_ranking_the_batch_decides(tmp_path):
+    """What the default card is there to avoid."""
+    model, x = learned(tmp_path, "engine-released")
+    with torch.no_grad():
+        once, again = model(x), model(x)
+    assert (once - again).abs().max() > 1e-4
+
+
+def test_pixel_noise_is_a_function_of_seed_epoch_and_image(tmp_path):
+    one = begun(tmp_path, "engine")
+    shown = one.sources.observed(0)
+    noisy, again = shown.noisy(1, 0.25).unit, toy.prepared(one.run, tmp_path / "other").sources.observed(0).noisy(1, 0.25).unit
+
+    assert torch.equal(noisy, again) and not torch.equal(noisy, shown.unit)
+    assert not torch.equal(noisy, shown.noisy(2, 0.25).unit) and not torch.equal(noisy, shown.noisy(1, 0.25, clamp=True).unit)
+
+
+WRONG = {
+    "no such file": (None, "texts: '.*none.json': cannot be read: No such file or directory"),
+    "no JSON": ("{", "texts.json: no JSON"),
+    "a list": ("[]", r"texts.json: expected {class: {other class: \[text, ..\]}}"),
+    "a class is missing": ('{"blu": {}, "green": {}}', "texts.json: nothing of 'red'"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_file_of_texts_that_is_none_is_told_in_one_line(tmp_path, what):
+    content, said = WRONG[what]
+    path = tmp_path / ("texts.json" if content else "none.json")
+    if content:
+        path.write_text(content)
+    with pytest.raises(UserError, match=said) as caught:
+        toy.run(tmp_path, "engine", overrides={"engine": {"training": SMALL, "head": {"texts": str(path)}}})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pair_without_texts_is_told_by_its_names(tmp_path):
+    path = written(tmp_path, green={"red": ["x"], "blue": "x"})
+    with pytest.raises(UserError, match="texts.json: expected a list of texts of 'green' against 'blue'"):
+        toy.run(tmp_path, "engine", overrides={"engine": {"training": SMALL, "head": {"texts": path}}})
