@@ -8,10 +8,11 @@ import toy
 
 from lamm_cl.errors import UserError
 from lamm_cl.learner.shown import Images
+from lamm_cl.methods import proof
 from lamm_cl.training.run import complete
 
-DEFAULT = ("bofa", "engine")
-VARIANTS = ("bofa-c3box", "engine-without-texts", "engine-released")
+DEFAULT = ("bofa", "engine", "proof")
+VARIANTS = ("bofa-c3box", "engine-without-texts", "engine-released", "proof-released")
 SMALL = {"epochs": 3, "batch": 8, "lr": 0.01}
 
 
@@ -252,3 +253,41 @@ def test_a_pair_without_texts_is_told_by_its_names(tmp_path):
     path = written(tmp_path, green={"red": ["x"], "blue": "x"})
     with pytest.raises(UserError, match="texts.json: expected a list of texts of 'green' against 'blue'"):
         toy.run(tmp_path, "engine", overrides={"engine": {"training": SMALL, "head": {"texts": path}}})
+
+
+# --- PROOF ----------------------------------------------------------------------------------------------------------------
+
+
+def test_in_the_releases_way_of_fusing_the_batch_decides(tmp_path):
+    """What the default card is there to avoid."""
+    model, x = learned(tmp_path, "proof-released")
+    with torch.no_grad():
+        alone = torch.cat([model(part) for part in x.split(1)])
+        assert (model(x) - alone).abs().max() > 0.01
+
+
+def test_old_projections_of_proof_stay_and_released_those_of_texts_go_on_learning(tmp_path):
+    for key, old in (("proof", set()), ("proof-released", {"texts.0.weight", "texts.0.bias"})):
+        (tmp_path / key).mkdir()
+        head = begun(tmp_path / key, key, experience=1).model.head
+        learning = {name for name, p in head.named_parameters() if p.requires_grad}
+        assert {name for name in learning if name.startswith(("images.0", "texts.0", "contexts.0"))} == old
+        assert {"images.1.weight", "texts.1.weight", "contexts.1", "attention.q.weight", "s"} <= learning
+
+
+def test_images_of_old_classes_join_the_training_of_proof(tmp_path):
+    one = begun(tmp_path, "proof", experience=2)
+    ids = one.model.memory.samples(one.model.experience(2))
+
+    assert set(one.parts.train_targets[ids].tolist()) == set(range(5)) and len(ids) == 5 * 4
+
+
+def test_a_row_that_is_fused_in_parts_is_what_it_is_whole(tmp_path, monkeypatch):
+    one = begun(tmp_path, "proof", experience=1)
+    one.model.finish(1)
+    model, x = one.model.eval(), next(one.sources.test.batches([torch.arange(40)], 0))
+    with torch.no_grad():
+        whole = model(x)
+        monkeypatch.setattr(proof, "SCORED", 1)
+        torch.testing.assert_close(model(x), whole, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(whole[:, :5], model.output(x, range(5)).logits, atol=1e-5, rtol=1e-5)

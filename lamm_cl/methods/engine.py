@@ -283,9 +283,14 @@ class Engine(Head):
         return torch.zeros_like(counts)
 
 
+def summed(maps: nn.ModuleList, x: Tensor) -> Tensor:
+    """(n, D) -> (n, D): the sum of all experiences' maps; as it is before there are any."""
+    return sum((each(x) for each in maps), torch.zeros_like(x)) if len(maps) else x
+
+
 def mapped(maps: nn.ModuleList, x: Tensor) -> Tensor:
-    """(n, D) -> unit (n, D): the sum of all experiences' maps; as it is before there are any."""
-    return F.normalize(sum((each(x) for each in maps), torch.zeros_like(x)) if len(maps) else x, dim=-1)
+    """The same, unit."""
+    return F.normalize(summed(maps, x), dim=-1)
 
 
 class Released(Engine):

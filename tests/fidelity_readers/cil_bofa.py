@@ -23,7 +23,7 @@ def bofa(case: dict, cases: dict) -> dict:
     training = Training(epochs=epochs + 2, batch=world.given["batch"], optimizer="sgd", momentum=0.9, lr=hyper["init_lr"],
                         weight_decay=hyper["weight_decay"], augmentation="none", own={"head.B": own, "head.classifier": own},
                         schedule={"use": "annealing", "floor": float(hyper["min_lr"]), "period": epochs})  # fmt: skip
-    w, E = world.D, world.given["text_dim"]
+    w, E = world.D, world.given.get("text_dim", world.D)
     tower = Tower(world, world.made("visual.proj", (w, E), w**-0.5))
     model = learner_of(world, card, tower, world.raw_texts(hyper["templates"]))
     head = model.head

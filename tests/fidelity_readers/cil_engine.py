@@ -74,7 +74,7 @@ def engine(case: dict, cases: dict) -> dict:
     training = Training(epochs=hyper["tuned_epoch"], batch=world.given["batch"], optimizer="sgd", momentum=0.9,
                         lr=hyper["init_lr"], weight_decay=hyper["weight_decay"], augmentation="none",
                         schedule={"use": "annealing", "floor": float(hyper["min_lr"])})  # fmt: skip
-    w, E = world.D, world.given["text_dim"]
+    w, E = world.D, world.given.get("text_dim", world.D)
     tower = Tower(world, world.made("visual.proj", (w, E), w**-0.5))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "texts.json"

@@ -29,6 +29,7 @@ class Shown:
     views: dict[int, Tensor] = field(default_factory=dict)
     val: "Shown | None" = None
     trunk: Tensor | None = None
+    first: int = 0  # of the split's positions
 
     def images(self, at: Tensor | slice = slice(None)) -> Images:
         """What a step brings of them."""
@@ -41,7 +42,7 @@ class Shown:
 
     @property
     def ids(self) -> Tensor:
-        return torch.arange(len(self.y))
+        return self.first + torch.arange(len(self.y))
 
     def view(self, k: int, scale: tuple[float, float] = (0.08, 1.0)) -> "Shown":
         return Shown(self.views[k], self.y)
