@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 import toy
+from generated import tiny_clip
 
 from lamm_cl.errors import UserError
 from lamm_cl.learner.shown import Images
@@ -106,6 +107,27 @@ def test_before_anything_is_learned_images_are_ranked_as_zero_shot_clip_ranks_th
     assert first(record) == first(plain)
 
 
+PASSES = {"bofa": 91, "proof": 91, "engine": 91 + 28 * 3}  # 28 training images and 63 of the test; with noise in each of 3 epochs
+
+
+@pytest.mark.parametrize("key", DEFAULT)
+def test_no_view_of_an_image_goes_through_the_tower_twice(tmp_path, key, monkeypatch):
+    encode, passes = tiny_clip().image_all, []
+    monkeypatch.setattr(tiny_clip(), "image_all", lambda x, *rest, **more: passes.append(len(x)) or encode(x, *rest, **more))
+
+    record, _ = run(tmp_path, key)
+
+    assert sum(passes) == PASSES[key] == record.measured.work["images encoded"]
+
+
+@pytest.mark.parametrize("key", DEFAULT)
+def test_without_old_classes_in_the_loss_it_is_refused_in_one_line(tmp_path, key):
+    one = begun(tmp_path, key, experience=1)
+    one.model.train_label_space = "experience"
+    with pytest.raises(UserError, match=f"{key.upper()}: old classes stand in its loss: expected label_space: seen"):
+        step(one, 1)
+
+
 # --- BOFA -----------------------------------------------------------------------------------------------------------------
 
 
@@ -201,8 +223,8 @@ def test_a_step_of_engine_shows_every_old_class_and_noise_on_its_own_images(tmp_
 def test_training_draws_among_differences_to_classes_seen_and_released_to_those_to_come_too(tmp_path):
     mine, released = (begun(tmp_path, key, experience=1).model.head for key in ("engine", "engine-released"))
 
-    assert {b for _, b in mine.told} == set(range(5)) and len(mine.of(0)) == 4 * 3
-    assert {b for _, b in released.told} == set(range(7)) and len(released.of(0)) == 6 * 3
+    assert {b for _, b in mine.told} == set(range(5)) and len(mine.drawable[0]) == 4 * 3
+    assert {b for _, b in released.told} == set(range(7)) and len(released.drawable[0]) == 6 * 3
 
 
 def test_classes_to_come_do_not_touch_the_scores_of_those_learned(tmp_path):

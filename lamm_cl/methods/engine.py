@@ -22,6 +22,7 @@ pair, three times, in evaluation too, and differences to classes of experiences 
 
 import hashlib
 import json
+from itertools import permutations
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +43,7 @@ from lamm_cl.seeds import derive
 from lamm_cl.towers.clip import FrozenCLIP
 
 LARGEST = 2**28  # bytes of a file of descriptions
-TOGETHER = 512  # texts through the tower at a time
+TOGETHER = 256  # texts through the tower at a time
 
 
 class Descriptions:
@@ -62,6 +63,8 @@ class Descriptions:
         for name in names:
             if _plain(name) not in self.told:
                 raise UserError(f"{path}: nothing of {name!r}{did_you_mean(name, told)}")
+        for a, b in permutations(range(len(names)), 2):
+            self.against(a, b)
 
     def against(self, a: int, b: int) -> list[str]:
         """What sets class a apart from class b."""
@@ -122,6 +125,7 @@ class Engine(Head):
         self.frozen: Frozen | None = None
         self.view: Tensor | None = None  # unit features of this experience's images with the noise of this epoch
         self.told: dict[tuple[int, int], Tensor] = {}  # a, b -> features of each description (m, D)
+        self.drawable: dict[int, Tensor] = {}  # a -> those that training draws among (n, D)
         self.step = 0  # of this epoch
 
     @property
@@ -159,6 +163,7 @@ class Engine(Head):
             if lists:
                 features = self.encoded([text for texts in lists for text in texts])
                 self.told |= {(a, b): x for b, x in zip(others, features.split(list(map(len, lists))))}
+                self.drawable[a] = torch.cat([self.drawable.get(a, features[:0]), features])
 
     def encoded(self, texts: list[str]) -> Tensor:
         """Raw text features (n, D)."""
@@ -230,12 +235,7 @@ class Engine(Head):
 
     def drawn(self, classes: list[int]) -> Tensor:
         """A description of each class (n, D)."""
-        every = {a: self.of(a) for a in set(classes)}
-        return torch.stack([every[a][self.pick(d, len(every[a]))] for d, a in enumerate(classes)])
-
-    def of(self, a: int) -> Tensor:
-        """The descriptions of a class that training draws among (n, D)."""
-        return torch.cat([features for pair, features in self.told.items() if pair[0] == a])
+        return torch.stack([self.drawable[a][self.pick(d, len(self.drawable[a]))] for d, a in enumerate(classes)])
 
     def pick(self, d: int, n: int) -> int:
         """Of n, for the d-th row."""

@@ -119,7 +119,11 @@ class Observed:
         return self._features("trunk")
 
     def _features(self, kind: str) -> Tensor:
+        """With whatever else of the same view is asked for anyway: an image passes through the tower once."""
+        mine = (self.part, self.augmentation, self.noise)
+        made = [kinds for part, kinds, *view in self.bank.made if (part, *view) == mine and kind in kinds]
         kinds = ("unit",) if kind == "unit" else ("unit", "raw", "trunk") if kind == "trunk" else ("unit", "raw")
+        kinds = made[0] if made else kinds
         return self.bank.features(self.part, kinds, self.augmentation, self.noise).batch(self.ids, self.epoch, kind)
 
     def view(self, k: int, scale: tuple[float, float] = (0.08, 1.0)) -> "Observed":
