@@ -255,13 +255,14 @@ def test_raw_is_what_the_file_holds_unit_the_same_normalised_and_validation_its_
 @pytest.mark.parametrize(("method", "expected"), [
     ("coop", "coop needs the text tower"), ("maple", "maple needs the text tower"), ("lamm", "lamm needs the text tower"),
     ("zero-shot-7", "zero-shot-7 needs the text tower"), ("kgcoop", "kgcoop needs the text tower"),
-    ("promptsrc", "promptsrc needs the text tower"), ("vpt", "vpt needs the image tower"),
+    ("promptsrc", "promptsrc needs the text tower"), ("vpt", "vpt needs the image tower"), ("bofa", "bofa needs the image tower"),
+    ("engine", "engine needs image features before their projection"),
 ])  # fmt: skip
 def test_a_method_that_needs_a_tower_says_so_in_one_line(tmp_path, method, expected):
     assert refusal(run, tmp_path / "run", written(tmp_path), method).startswith(expected)
 
 
-@pytest.mark.parametrize("method", ["clip-adapter", "taskres"])
+@pytest.mark.parametrize("method", ["clip-adapter", "taskres", "proof"])
 def test_heads_that_read_texts_learn_on_the_files_features_and_texts(tmp_path, method):
     changes = {"overrides": {method: {"training": toy.SMALL | {"epochs": 20}}}}
     record = run(tmp_path / "run", written(tmp_path), method, **changes)

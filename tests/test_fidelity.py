@@ -349,7 +349,7 @@ def test_optimizer_steps_are_those_of_the_methods_inside_the_towers(request, nam
     for step in range(how["steps"]):
         held["a"].grad, held["b"].grad = fill(f"opt.grad.{step}", (64,), 0.01, 0.0, cases["salt"]), torch.zeros(16)
         rates.append(learning_rate(training, 0, step, how["steps"]))
-        set_rate(made, rates[-1])
+        set_rate(made, 0, step, how["steps"])
         made.step()
         for k in held:
             rows[k].append(held[k].detach().clone())

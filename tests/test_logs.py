@@ -192,14 +192,14 @@ def test_a_folder_called_wandb_is_not_the_package(tmp_path):
 # --- that a killed run continues them --------------------------------------------------------------------------------
 
 
-MOMENTS = [(at, moment) for at in ("write_state", "learning_rate") for moment in range(1, 2 * EPOCHS + 1)]
+MOMENTS = [(at, moment) for at in ("write_state", "set_rate") for moment in range(1, 2 * EPOCHS + 1)]
 
 
 @pytest.mark.parametrize(("at", "moment"), [*MOMENTS, ("after_eval", 1), ("after_eval", 2), ("after_eval", 3)])
 def test_after_a_kill_the_curves_go_on_as_if_nothing_had_happened(tmp_path, at, moment):
     """Killed after a state is saved, after an epoch whose state is not saved, and after an evaluation's rows are written."""
     toy.run(tmp_path, "coop", folder="whole", logs=("csv", "tensorboard"))
-    with toy.killed(moment, {"after_eval": logs.Curves, "write_state": keeper, "learning_rate": loop}[at], at):
+    with toy.killed(moment, {"after_eval": logs.Curves, "write_state": keeper, "set_rate": loop}[at], at):
         toy.run(tmp_path, "coop", folder="cut", logs=("csv", "tensorboard"), save_every=0)
     with open(tmp_path / "cut/logs/training.csv", "a") as file:
         file.write("2,2,loss/to")  # a line that the kill cut

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, MultiStepLR, S
 from lamm_cl.config.cards import load_card
 from lamm_cl.config.lengths import length, lengths, training_of
 from lamm_cl.config.schema import Training
+from lamm_cl.errors import UserError
 from lamm_cl.training.loop import Batches, Loop
 from lamm_cl.training.optimizing import clip, learning_rate, optimizer, set_rate
 from lamm_cl.training.recorder import Recorder
@@ -67,6 +68,15 @@ def test_annealing_is_torchs_cosine_with_its_floor_per_epoch_and_per_step():
     assert rates(by_step, 4, 12) == pytest.approx(expected, rel=1e-9)
     assert rates(by_epoch, 5, 60)[::5] == pytest.approx(expected, rel=1e-9)
     assert len(set(rates(by_epoch, 5, 5))) == 1
+
+
+def test_behind_its_period_a_cosine_rises_again_as_torchs_does():
+    expected = torchs(CosineAnnealingLR, 17, T_max=12, eta_min=1e-3)
+
+    t = training(epochs=17, schedule={"use": "annealing", "floor": 1e-3, "period": 12})
+
+    assert rates(t, 1, 17) == pytest.approx(expected, rel=1e-9)
+    assert min(rates(t, 1, 17)) == rates(t, 1, 17)[12] == 1e-3
 
 
 def test_milestones_are_torchs_multi_step_schedule():
@@ -127,7 +137,7 @@ def test_adam_and_adamw_steps_are_those_of_the_releases(name):
     rows = {}
     for step in range(20):
         held["a"].grad, held["b"].grad = fill(f"opt.grad.{step}", (64,), 0.01, 0.0, ""), torch.zeros(16)
-        set_rate(made, learning_rate(t, 0, step, 20))
+        set_rate(made, 0, step, 20)
         made.step()
         rows[step + 1] = {k: p.detach().clone() for k, p in held.items()}
     for k in held:
@@ -166,14 +176,33 @@ class Pieces(torch.nn.Module):
 
 def test_a_piece_learns_at_its_own_factor_of_the_rate():
     model = Pieces()
-    sgd = optimizer(training(rates={"head": 10.0, "loss": 0.5}), model)
-    set_rate(sgd, 0.02)
+    sgd = optimizer(training(lr=0.02, schedule="constant", rates={"head": 10.0, "loss": 0.5}), model)
+    set_rate(sgd, 3)
 
     found = {id(p): group["lr"] for group in sgd.param_groups for p in group["params"]}
 
     for name, rate in (("context", 0.02), ("head", 0.2), ("extra_loss", 0.01)):
         assert [found[id(p)] for p in getattr(model, name).parameters()] == [rate, rate]
     assert len(found) == 6 and len(optimizer(training(), model).param_groups) == 1
+
+
+def test_some_parameters_have_numbers_of_their_own_under_the_same_schedule_and_floor():
+    t = training(schedule={"use": "annealing", "floor": 0.01}, epochs=4, rates={"head": 2.0},
+                 own={"head.weight": {"lr": 0.001, "weight_decay": 0.3}})  # fmt: skip
+    model = Pieces()
+    sgd = optimizer(t, model)
+    set_rate(sgd, 2)
+
+    found = {id(p): (group["lr"], group["weight_decay"]) for group in sgd.param_groups for p in group["params"]}
+
+    assert found[id(model.context.weight)] == pytest.approx((0.01 + 0.09 / 2, 0.0))
+    assert found[id(model.head.bias)] == pytest.approx((2 * (0.01 + 0.09 / 2), 0.0))
+    assert found[id(model.head.weight)] == pytest.approx((2 * (0.01 - 0.009 / 2), 0.3))
+
+
+def test_a_parameter_that_is_none_is_told_with_the_nearest_name():
+    with pytest.raises(UserError, match="own: 'head.wieght' is no parameter of this method; did you mean 'head.weight'"):
+        optimizer(training(own={"head.wieght": {"lr": 0.1, "weight_decay": 0.0}}), Pieces())
 
 
 def test_gradients_are_clipped_by_their_norm_together():

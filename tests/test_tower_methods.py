@@ -2,6 +2,7 @@
 
 import copy
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,8 +14,8 @@ from lamm_cl.config.cards import load_card, resolve
 from lamm_cl.errors import UserError
 from lamm_cl.learner.build import build
 from lamm_cl.learner.model import Learner
-from lamm_cl.learner.shown import Images
-from lamm_cl.methods.exemplars import herding
+from lamm_cl.learner.shown import Experience, Images
+from lamm_cl.methods.exemplars import Exemplars, herding
 from lamm_cl.training.optimizing import optimizer
 
 SMALL = {"batch": 8, "augmentation": "none"}
@@ -165,9 +166,11 @@ def begun_run(tmp_path, memory: dict, key: str = "l2p-c3box", **changes):
     return toy.prepared(toy.planned(tmp_path / "run", key, overrides=overrides, experiences=[2, 2, 3], **changes), tmp_path)
 
 
-@pytest.mark.parametrize("choose", ["herding", "random"])
+@pytest.mark.parametrize("choose", ["herding", "random", "reservoir"])
 def test_exemplars_are_of_old_classes_alone_and_never_more_than_there_is_room_for(tmp_path, choose):
     for memory, counts in (({"per_class": 3}, [0, 3, 3]), ({"total": 9}, [0, 4, 2])):
+        if choose == "reservoir" and "total" in memory:
+            continue  # below
         prepared = begun_run(tmp_path, memory | {"choose": choose})
         model, earlier = prepared.model, {}
         for i, each in enumerate(counts):
@@ -181,6 +184,48 @@ def test_exemplars_are_of_old_classes_alone_and_never_more_than_there_is_room_fo
             mine = {c: found[labels == c].tolist() for c in range(e.classes.start)}
             assert all(earlier[c][: len(ids)] == ids for c, ids in mine.items() if c in earlier)  # the first of an order stay
             earlier = mine
+
+
+class Experiences:
+    """Of so many classes with so many images each: what a memory observes, without a model."""
+
+    def __init__(self, *sizes: list[int]):
+        self.sizes, ends = sizes, [sum(map(len, sizes[: i + 1])) for i in range(len(sizes))]
+        self.classes = [range(end - len(size), end) for size, end in zip(sizes, ends)]
+
+    def shown_to(self, memory) -> list[list[int]]:
+        """-> the images in memory in each experience, numbered through the stream."""
+        found, first = [], 0
+        for i, (size, classes) in enumerate(zip(self.sizes, self.classes)):
+            y = torch.repeat_interleave(torch.tensor(classes), torch.tensor(size))
+            frozen = SimpleNamespace(y=y, ids=first + torch.arange(len(y)), unit=torch.zeros(len(y), 2))
+            memory.observe(Experience(i, classes), frozen)
+            found.append(memory.samples(Experience(i, classes)).tolist())
+            first += len(y)
+        return found
+
+
+def test_every_image_seen_is_as_likely_to_be_in_a_reservoir_whatever_its_class_and_experience():
+    stream, n = Experiences([2, 6], [4], [1, 1, 1], [1]), 3000
+    torch.manual_seed(1)
+    counts = torch.zeros(4, 16)
+
+    for _ in range(n):
+        for i, ids in enumerate(stream.shown_to(Exemplars(total=5, choose="reservoir"))):
+            counts[i, ids] += 1
+
+    for i, seen in enumerate((0, 8, 12, 15)):
+        assert counts[i].sum() == n * min(5, seen) and not counts[i, seen:].any()
+        if seen:
+            share = 5 / seen
+            assert (counts[i, :seen] / n - share).abs().max() < 4 * (share * (1 - share) / n) ** 0.5
+
+
+def test_what_falls_out_of_a_reservoir_never_comes_back():
+    torch.manual_seed(2)
+    _, first, second, third = map(set, Experiences([9], [9], [9], [9]).shown_to(Exemplars(total=4, choose="reservoir")))
+
+    assert second & set(range(9)) <= first and third & set(range(18)) <= second and len(first) == len(third) == 4
 
 
 def test_herding_takes_the_image_that_brings_the_mean_nearest(tmp_path):

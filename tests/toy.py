@@ -24,7 +24,13 @@ DEPTHS = {  # what the contexts of cards say otherwise on towers of 3 blocks
     ("dualprompt",): {"e_blocks": [2]},
     ("codaprompt",): {"pool": 6, "blocks": [0, 2]},
 }
-NARROW = {"ranpac": {"M": 64}, "ranpac-released": {"M": 64}, "acil": {"buffer": 64}}  # the heads of cards, for a few images
+NARROW = {  # the heads of cards, for a few images and narrow towers
+    "ranpac": {"M": 64},
+    "ranpac-released": {"M": 64},
+    "acil": {"buffer": 64},
+    "bofa": {"Kt": 8},
+    "bofa-c3box": {"Kt": 8},
+}
 
 
 def shallow(method: str) -> dict:

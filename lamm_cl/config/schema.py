@@ -158,6 +158,7 @@ class Schedule(Facts):
     is the whole experience, so behind a warm-up it ends above the floor.  "annealing" is torch's CosineAnnealingLR over what
     the warm-up leaves.  Without a warm-up they are the same.
     milestones: times `factor` at each milestone, an epoch or a step counted from 0, warm-up included.
+    period: how many epochs or steps half a cosine takes instead; behind it the rate rises again, as torch's.
     """
 
     use: Literal["cosine", "annealing", "milestones"] = "milestones"
@@ -165,6 +166,7 @@ class Schedule(Facts):
     floor: Amount = 0.0
     milestones: _list_of(Count) | None = None
     factor: Rate | None = None
+    period: Count | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -174,8 +176,8 @@ class Schedule(Facts):
                 said = said or (f"'{name}' is missing" if mine else f"{name} goes with use: milestones")
         if mine and not said and list(self.milestones) != sorted(set(self.milestones)):
             said = f"expected rising milestones, got {list(self.milestones)}"
-        if mine and self.floor:
-            said = said or "floor goes with a cosine"
+        if mine and (self.floor or self.period):
+            said = said or f"{'floor' if self.floor else 'period'} goes with a cosine"
         if said:
             raise PydanticCustomError("schedule", "{said}", {"said": said})
         return self
@@ -189,6 +191,13 @@ class Rates(Facts):
     tower: Rate = 1.0
     head: Rate = 1.0
     loss: Rate = 1.0
+
+
+class Own(Facts):
+    """What some parameters learn with instead; the schedule keeps its form and its floor."""
+
+    lr: Rate
+    weight_decay: Amount
 
 
 Optimizer = _either(text=Literal["sgd", "adam", "adamw"], mapping=Adam)
@@ -212,6 +221,7 @@ class _Numbers(Facts):
     drop_last: bool = False  # leave out the last batch of an epoch if it is smaller, unless it is the only one
     clip_gradient: Rate | None = None  # the largest norm of all gradients together
     rates: Rates | None = None
+    own: dict[str, Own] | None = None  # parameter or module, from its piece on (head.B) -> its own numbers
 
 
 class Changes(_Numbers):

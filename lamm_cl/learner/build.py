@@ -19,7 +19,7 @@ from lamm_cl.errors import UserError, did_you_mean
 from lamm_cl.learner.model import Learner
 from lamm_cl.learner.pieces import ContextLearner, Head, Labels, Loss, Memory, Piece, Tower, Words
 from lamm_cl.learner.table import TextTable, table_for
-from lamm_cl.learner.text import Frame, RawTexts, TextFeatures
+from lamm_cl.learner.text import EachText, Frame, RawTexts, TextFeatures
 from lamm_cl.towers.clip import FrozenCLIP
 from lamm_cl.towers.features import FeaturesOnly
 
@@ -53,7 +53,7 @@ def build(card: schema.Card, clip: FrozenCLIP | FeaturesOnly, names: list[str], 
             beside = tower if tower is not None and tower.moves_text else None
             through = (tower and tower.own) or clip
             frames = [Frame(through, names, t, context, labels, beside) for t in context.templates]
-            kind = RawTexts if "text_raw" in head.needs else TextFeatures
+            kind = RawTexts if "text_raw" in head.needs else EachText if "text_each" in head.needs else TextFeatures
             texts = kind(frames, labels, experiences)
             if loss is not None and "reference" in loss.needs:
                 frames = [Frame(through, names, t, context, Labels(), beside) for t in context.templates]

@@ -11,7 +11,7 @@ from lamm_cl.learner.output import Output
 from lamm_cl.learner.pieces import ContextLearner, Head, Labels, Loss, Memory, Piece, Tower
 from lamm_cl.learner.shown import Experience, Frozen, Images
 from lamm_cl.learner.table import TextTable
-from lamm_cl.learner.text import TextFeatures, within
+from lamm_cl.learner.text import TextFeatures, mean_direction, within
 from lamm_cl.seeds import derive
 from lamm_cl.towers.clip import FrozenCLIP, Prompts
 from lamm_cl.towers.features import FeaturesOnly
@@ -193,6 +193,8 @@ class Learner(nn.Module):
         out = Output(x, image, text, prompts, classes, self.clip.scale, tokens, image_prompts, raw, trunk)
         if text is not None and "text_raw" in self.head.needs:
             out.text_raw, out.text = text, F.normalize(text, dim=-1)
+        if text is not None and "text_each" in self.head.needs:
+            out.text_each, out.text = text, mean_direction(list(F.normalize(text, dim=-1)))
         return out
 
     def zero_shot(self, x: Images, classes: range) -> Tensor:

@@ -25,6 +25,7 @@ class Output:
     trunk: Tensor | None = None  # (B, w) before the projection
     logits: Tensor = field(init=False)  # (B, c), from the head
     text_raw: Tensor | None = None  # (c, D) text features before they were normalised, for heads that need them
+    text_each: Tensor | None = None  # (K, c, D) the same under each of K templates
 
     @cached_property
     def similarity(self) -> Tensor:

@@ -40,7 +40,7 @@ class Piece(nn.Module):
     """What all pieces share.
 
     needs: what a step must bring or make: frozen, raw, trunk, pixels (of Images); tokens, reference (of the text side, for a
-        loss), text_raw (for a head).
+        loss), text_raw, text_each (for a head).
     draws: its forward draws random numbers: the loop then seeds torch around every step.
     sums: names of plain attributes (a tensor, or a list or tuple of them) that `observe` sums up and a later experience needs:
         they count as kept.

@@ -59,6 +59,9 @@ class Frozen(Protocol):
     def view(self, k: int, scale: tuple[float, float] = (0.08, 1.0)) -> "Frozen":
         """The k-th augmented view (random resized crop of `scale` of the area, flip); as it is where there are no images."""
 
+    def noisy(self, k: int, std: float, clamp: bool = False) -> "Frozen":
+        """The k-th view with normal noise on its pixels, cut off to [0, 1] or not; as it is where there are no images."""
+
     @property
     def val(self) -> "Frozen | None":
         """Validation images of the experience's classes, None if there are none."""

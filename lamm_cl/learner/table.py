@@ -8,7 +8,7 @@ from lamm_cl.towers.features import FeaturesOnly
 
 
 class TextTable(nn.Module):
-    """TextFeatures of a fixed table (C, D), unit, classes by arrival: all constant, so there is nothing to keep or to forget."""
+    """TextFeatures of a fixed table (C, D), unit, or (K, C, D), classes by arrival: constant, nothing to keep or to forget."""
 
     def __init__(self, table: Tensor, experiences: list[range]):
         super().__init__()
@@ -17,8 +17,8 @@ class TextTable(nn.Module):
         self.kept: dict[range, Tensor] = {}
 
     def features(self, prompts: Prompts, classes: range) -> Tensor:
-        """(c, D)."""
-        return self.table[classes.start : classes.stop]
+        """(c, D), or (K, c, D)."""
+        return self.table[..., classes.start : classes.stop, :]
 
     encode = features
 
@@ -51,4 +51,4 @@ def table_for(clip: FeaturesOnly, experiences: list[range], context: ContextLear
         raise clip.lacks("class texts")
     if templates_decide and len(context.templates) > 1:
         raise clip.lacks("the text tower")
-    return TextTable(clip.texts, experiences)
+    return TextTable(clip.texts[None] if "text_each" in head.needs else clip.texts, experiences)

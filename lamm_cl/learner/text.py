@@ -175,6 +175,14 @@ class RawTexts(TextFeatures):
         return torch.stack([frame.encode_raw(prompts, labels, classes) for frame in self.frames]).mean(dim=0)
 
 
+class EachText(TextFeatures):
+    """As TextFeatures, of features before they are normalised under each of K templates (K, c, D)."""
+
+    def encode(self, prompts: Prompts, classes: range) -> Tensor:
+        prompts, labels = prompts.of(classes), self.labels(classes)
+        return torch.stack([frame.encode_raw(prompts, labels, classes) for frame in self.frames])
+
+
 class FixedTexts:
     """What losses and contexts refer to: the frozen tower's features of all classes under hand-written templates.
 

@@ -135,6 +135,13 @@ class FrozenCLIP:
         return size if isinstance(size, int) else size[0]
 
     @property
+    def projection(self) -> Tensor:
+        """(w, D): what a vision transformer's class token is projected by."""
+        if not self.is_vit:
+            raise UserError("this method reads the image tower's projection: it needs a vision transformer (ViT), not a ResNet")
+        return self.model.visual.proj
+
+    @property
     def device(self) -> torch.device:
         return self.model.positional_embedding.device
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from lamm_cl.config.schema import Backbone
 from lamm_cl.errors import UserError
 
-IMAGE_TOWER = frozenset({"image", "image_all", "preprocess", "image_size", "w", "is_vit", "patches"})
+IMAGE_TOWER = frozenset({"image", "image_all", "preprocess", "image_size", "w", "is_vit", "patches", "projection"})
 TEXT_TOWER = frozenset({"tokenize", "words", "embed", "prefix", "text", "text_raw", "tokens", "read", "read_raw", "d", "depth",
                         "length", "tokenizer"})  # fmt: skip
 BOTH_TOWERS = frozenset({"model", "shape", "added"})

@@ -55,6 +55,23 @@ class Augmentation:
             return RandomHorizontalFlip()(image)
 
 
+@dataclass(frozen=True)
+class Noise:
+    """Normal noise on preprocessed pixels; clamp: cut off to [0, 1] behind it."""
+
+    seed: int
+    std: float
+    clamp: bool = False
+
+    def __call__(self, pixels: Tensor, epoch: int, sample: int) -> Tensor:
+        draw = torch.Generator().manual_seed(derive(self.seed, "pixel noise", epoch, sample))
+        return self.added(pixels, torch.randn(pixels.shape, generator=draw))
+
+    def added(self, pixels: Tensor, z: Tensor) -> Tensor:
+        found = pixels + self.std * z
+        return found.clamp(0, 1) if self.clamp else found
+
+
 def onto(device: torch.device, x: Tensor) -> Tensor:
     """x on a device; to a GPU from pinned memory, so that the host does not wait for the copy."""
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
@@ -73,6 +90,7 @@ class Decoding(TorchDataset):
     augmentation: Augmentation | None
     ids: list[int]
     epoch: int
+    noise: Noise | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -85,16 +103,22 @@ class Decoding(TorchDataset):
             return error
         if self.augmentation:
             image = self.augmentation(image, self.size, self.epoch, i)
-        return self.preprocess(image)
+        pixels = self.preprocess(image)
+        return self.noise(pixels, self.epoch, i) if self.noise else pixels
 
 
 class Pixels:
     """Preprocessed images (B, 3, H, W) of a split."""
 
-    def __init__(self, split: Split, clip: FrozenCLIP, augmentation: Augmentation | None = None):
-        self.split, self.clip, self.augmentation = split, clip, augmentation
+    def __init__(self, split: Split, clip: FrozenCLIP, augmentation: Augmentation | None = None, noise: Noise | None = None):
+        self.split, self.clip, self.augmentation, self.noise = split, clip, augmentation, noise
         self.kept: dict[int, Tensor] = {}
-        self.room = 0 if augmentation else IN_MEMORY
+        self.room = 0 if self.varies else IN_MEMORY
+
+    @property
+    def varies(self) -> bool:
+        """Whether every epoch has a view of its own."""
+        return self.augmentation is not None or self.noise is not None
 
     @property
     def device(self) -> torch.device:
@@ -110,7 +134,8 @@ class Pixels:
             yield onto(self.device, torch.stack(list(islice(images, len(batch)))))
 
     def decoded(self, ids: list[int], epoch: int) -> Iterable[Tensor | UserError]:
-        decoding = Decoding(self.split.images, self.clip.preprocess, self.clip.image_size, self.augmentation, ids, epoch)
+        decoding = Decoding(self.split.images, self.clip.preprocess, self.clip.image_size, self.augmentation, ids, epoch,
+                            self.noise)  # fmt: skip
         if len(ids) < MANY or isinstance(self.split.images, np.ndarray):
             return (decoding[at] for at in range(len(ids)))
         workers = min(8, CPUS - 1) if self.clip.device.type == "cuda" else min(1, CPUS - 1)  # a CPU tower is the slow part
@@ -173,7 +198,7 @@ class Features:
 
     def matrix(self, epoch: int, kind: str = "unit") -> Tensor:
         """(N, D) of all samples, on the device; without augmentation every epoch is the first."""
-        epoch = epoch if self.pixels.augmentation else 0
+        epoch = epoch if self.pixels.varies else 0
         self.asked.add(epoch)
         if (epoch, kind) not in self.loaded:
             wanted = {each: self.key(epoch, each) for each in self.kinds}
@@ -188,6 +213,8 @@ class Features:
             augmentation += scale
         samples = hashlib.sha256(self.ids.numpy().tobytes()).hexdigest()
         facts = self.facts | {"augmentation": augmentation, "samples": samples, "batch": BATCH}
+        if (noise := self.pixels.noise) is not None:
+            facts |= {"noise": [noise.seed, noise.std, noise.clamp, epoch]}
         return facts if kind == "unit" else facts | {"kind": kind}
 
     @torch.no_grad()

@@ -25,7 +25,7 @@ from lamm_cl.learner.model import Learner
 from lamm_cl.learner.shown import Images
 from lamm_cl.seeds import derive
 from lamm_cl.training.features import onto
-from lamm_cl.training.optimizing import clip, learning_rate, optimizer, set_rate
+from lamm_cl.training.optimizing import clip, optimizer, set_rate
 from lamm_cl.training.sources import EVAL_BATCH, Source, Sources
 from lamm_cl.training.state import State
 
@@ -104,7 +104,7 @@ class Loop(SupervisedTemplate):
     def _before_training_epoch(self, **kwargs) -> None:
         i, epoch = self.experience.current_experience, self.epoch
         self.progress(i, epoch)
-        set_rate(self.optimizer, learning_rate(self.current, epoch, 0, self.length.per_epoch))
+        set_rate(self.optimizer, epoch, 0, self.length.per_epoch)
         order = torch.Generator().manual_seed(derive(self.seed, "shuffle", i, epoch))
         samples, targets = self.samples()
         steps = self.length.steps_of(epoch)
@@ -122,7 +122,7 @@ class Loop(SupervisedTemplate):
     def _before_training_iteration(self, **kwargs) -> None:
         step, per_epoch = self.clock.train_epoch_iterations, self.length.per_epoch
         if self.current.per == "step":
-            set_rate(self.optimizer, learning_rate(self.current, self.epoch, step, per_epoch))
+            set_rate(self.optimizer, self.epoch, step, per_epoch)
         if self.model.draws:
             i = self.experience.current_experience
             torch.manual_seed(derive(self.seed, "noise", i, self.epoch * per_epoch + step))

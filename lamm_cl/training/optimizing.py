@@ -7,7 +7,7 @@ With K epochs or steps, W of them warm-up, and t from 0 (an epoch, or a step wit
     annealing   f + (lr - f)/2 (1 + cos(pi (t - W) / (K - W)))      torch's CosineAnnealingLR
     lagging     lr cos(99 pi max(t - 1, 0) / (200 (K - 1)))         CODA-Prompt (utils/schedulers.py): two first epochs at lr
 
-and during the warm-up its own constant rate, or lr (t + 1) / W.
+and during the warm-up its own constant rate, or lr (t + 1) / W.  A `period` stands in place of K, or of K - W.
 """
 
 import math
@@ -18,7 +18,8 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim import Adam as TorchAdam
 
-from lamm_cl.config.schema import Adam, Training
+from lamm_cl.config.schema import Adam, Own, Training
+from lamm_cl.errors import UserError, did_you_mean
 
 PIECES = {"extra_loss": "loss"}  # where the name of a learner's module is not the card's
 
@@ -26,11 +27,13 @@ PIECES = {"extra_loss": "loss"}  # where the name of a learner's module is not t
 def optimizer(training: Training, model: nn.Module) -> Optimizer:
     """Over what requires a gradient; parameters without a gradient are skipped, those with a zero gradient decay.
 
-    A group of parameters for every factor in `rates`, kept there as "factor"; its rate is factor x learning_rate(...).
+    A group of parameters for every factor in `rates` and every entry of `own`; it keeps its "factor", and its "training".
     """
-    groups = [{"params": parameters, "factor": factor} for factor, parameters in by_factor(training, model).items()]
-    for group in groups:
-        group["lr"] = training.lr * group["factor"]
+    groups = []
+    for (factor, own), parameters in by_numbers(training, model).items():
+        mine = training if own is None else training.model_copy(update={"lr": own.lr, "weight_decay": own.weight_decay})
+        groups.append({"params": parameters, "factor": factor, "training": mine, "lr": mine.lr * factor,
+                       "weight_decay": mine.weight_decay})  # fmt: skip
     if training.optimizer == "sgd":
         return SGD(groups, lr=training.lr, momentum=training.momentum, weight_decay=training.weight_decay)
     named = training.optimizer
@@ -39,15 +42,24 @@ def optimizer(training: Training, model: nn.Module) -> Optimizer:
     return kind(groups, lr=training.lr, betas=chosen.betas, eps=chosen.eps, weight_decay=training.weight_decay)
 
 
-def by_factor(training: Training, model: nn.Module) -> dict[float, list[nn.Parameter]]:
-    """Trainable parameters by the factor of their piece; one group where no factor differs."""
-    found: dict[float, list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
+def by_numbers(training: Training, model: nn.Module) -> dict[tuple[float, Own | None], list[nn.Parameter]]:
+    """Trainable parameters by the factor of their piece and by their own numbers; one group where nothing differs."""
+    own, named = training.own or {}, dict(model.named_parameters())
+    for each in own:
+        if not any(_is_of(each, name) for name in named):
+            raise UserError(f"training: own: {each!r} is no parameter of this method{did_you_mean(each, named)}")
+    found: dict[tuple[float, Own | None], list[nn.Parameter]] = {}
+    for name, parameter in named.items():
         if parameter.requires_grad:
             piece = name.partition(".")[0]
             factor = getattr(training.rates, PIECES.get(piece, piece), 1.0)
-            found.setdefault(factor, []).append(parameter)
+            mine = next((numbers for each, numbers in own.items() if _is_of(each, name)), None)
+            found.setdefault((factor, mine), []).append(parameter)
     return found
+
+
+def _is_of(prefix: str, name: str) -> bool:
+    return name == prefix or name.startswith(prefix + ".")
 
 
 def learning_rate(training: Training, epoch: int, step: int = 0, per_epoch: int = 1) -> float:
@@ -69,12 +81,14 @@ def learning_rate(training: Training, epoch: int, step: int = 0, per_epoch: int 
         return training.lr
     if name == "lagging":
         return training.lr * math.cos(99 * math.pi * max(t - 1, 0) / (200 * max(K - 1, 1)))
-    return floor + (training.lr - floor) / 2 * (1 + math.cos(math.pi * (t - W) / (K if name == "cosine" else K - W)))
+    period = getattr(schedule, "period", None) or (K if name == "cosine" else K - W)
+    return floor + (training.lr - floor) / 2 * (1 + math.cos(math.pi * (t - W) / period))
 
 
-def set_rate(optimizer: Optimizer, rate: float) -> None:
+def set_rate(optimizer: Optimizer, epoch: int, step: int = 0, per_epoch: int = 1) -> None:
+    """Of every group of an optimizer that was made here; as `learning_rate`."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["factor"]
+        group["lr"] = learning_rate(group["training"], epoch, step, per_epoch) * group["factor"]
 
 
 def clip(training: Training, optimizer: Optimizer) -> None:

@@ -17,7 +17,7 @@ from lamm_cl.learner.model import Learner
 from lamm_cl.learner.shown import Images
 from lamm_cl.towers.clip import FrozenCLIP
 from lamm_cl.towers.features import FeaturesOnly
-from lamm_cl.training.features import Augmentation, Features, Given, Pixels, onto
+from lamm_cl.training.features import Augmentation, Features, Given, Noise, Pixels, onto
 from lamm_cl.training.stream import Stream
 
 FIELDS = {"unit": "frozen", "raw": "raw", "trunk": "trunk"}  # kind of feature -> where it stands in Images
@@ -79,12 +79,13 @@ class Bank:
     made: dict[tuple, Features | Given] = field(default_factory=dict)
     tell: Callable[[str], None] = lambda text: None  # hears for whom it waits
 
-    def features(self, part: str, kinds: tuple[str, ...], augmentation: Augmentation | None = None) -> Features | Given:
-        key = (part, kinds, augmentation)
+    def features(self, part: str, kinds: tuple[str, ...], augmentation: Augmentation | None = None,
+                 noise: Noise | None = None) -> Features | Given:  # fmt: skip
+        key = (part, kinds, augmentation, noise)
         if key not in self.made and isinstance(self.clip, FeaturesOnly):
             self.made[key] = Given(self.splits[part], self.clip, kinds)
         if key not in self.made:
-            pixels = Pixels(self.splits[part], self.clip, augmentation)
+            pixels = Pixels(self.splits[part], self.clip, augmentation, noise)
             self.made[key] = Features(pixels, self.ids[part], self.facts[part], self.folder, kinds, lambda text: self.tell(text))
         return self.made[key]
 
@@ -100,6 +101,7 @@ class Observed:
     augmentation: Augmentation | None = None
     epoch: int = 0
     val: "Observed | None" = None
+    noise: Noise | None = None
 
     def __post_init__(self) -> None:
         self.y = onto(self.bank.clip.device, self.y)
@@ -117,15 +119,23 @@ class Observed:
         return self._features("trunk")
 
     def _features(self, kind: str) -> Tensor:
+        """With whatever else of the same view is asked for anyway: an image passes through the tower once."""
+        mine = (self.part, self.augmentation, self.noise)
+        made = [kinds for part, kinds, *view in self.bank.made if (part, *view) == mine and kind in kinds]
         kinds = ("unit",) if kind == "unit" else ("unit", "raw", "trunk") if kind == "trunk" else ("unit", "raw")
-        return self.bank.features(self.part, kinds, self.augmentation).batch(self.ids, self.epoch, kind)
+        kinds = made[0] if made else kinds
+        return self.bank.features(self.part, kinds, self.augmentation, self.noise).batch(self.ids, self.epoch, kind)
 
     def view(self, k: int, scale: tuple[float, float] = (0.08, 1.0)) -> "Observed":
         return Observed(self.bank, self.part, self.ids, self.y, Augmentation(self.bank.seed, tuple(scale)), k)
 
+    def noisy(self, k: int, std: float, clamp: bool = False) -> "Observed":
+        noise = Noise(self.bank.seed, std, clamp)
+        return Observed(self.bank, self.part, self.ids, self.y, epoch=k, noise=noise)
+
     def batches(self, size: int = EVAL_BATCH) -> Iterator[tuple[Images, Tensor]]:
         """(pixels, class ids), for pieces that look at the images through a tower that was changed."""
-        pixels = Pixels(self.bank.splits[self.part], self.bank.clip, self.augmentation)
+        pixels = Pixels(self.bank.splits[self.part], self.bank.clip, self.augmentation, self.noise)
         batches = self.ids.split(size)
         for ids, y, each in zip(batches, self.y.split(size), pixels.batches(batches, self.epoch), strict=True):
             yield Images(ids=onto(pixels.device, ids), pixels=each), y

@@ -3,21 +3,26 @@
 The heads stand in ordinary learners, whose towers are a table of the generated text features.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from generated import fill
 from torch import Tensor
+from torch.optim import Optimizer
 
 from fidelity_readers.heads_inputs import Shown
 from lamm_cl.config.schema import Backbone, Card, Training
-from lamm_cl.learner.build import build
-from lamm_cl.learner.shown import Images
+from lamm_cl.learner.build import piece
+from lamm_cl.learner.model import Learner
+from lamm_cl.learner.output import Output
+from lamm_cl.learner.pieces import Labels, Words
+from lamm_cl.learner.table import TextTable
 from lamm_cl.methods.rapf import Fused, fused
 from lamm_cl.towers.features import FeaturesOnly
-from lamm_cl.training.optimizing import learning_rate, optimizer, set_rate
+from lamm_cl.training.optimizing import optimizer, set_rate
 
 
 @dataclass
@@ -47,16 +52,54 @@ class World:
         parts = [self.images("test", i) for i in range(t + 1)]
         return Shown(torch.cat([part.raw for part in parts]), torch.cat([part.y for part in parts]))
 
-    def texts(self) -> Tensor:
-        """(C, D), unit, of the case's template."""
+    def raw_texts(self, templates: list[str]) -> Tensor:
+        """(templates, C, E)."""
+        return torch.stack([self.raw([template.format(name) for name in self.case["classnames"]]) for template in templates])
+
+    def raw(self, strings: list[str]) -> Tensor:
+        """Text features (n, E) of any strings."""
         g, E = self.given, self.given.get("text_dim", self.D)
-        common, template = self.made("text.bias", (E,), g["text_bias"]), self.case["hyper"]["template"]
-        rows = [common + self.made(f"text:{template.format(name)}", (E,)) for name in self.case["classnames"]]
-        return F.normalize(g["text_scale"] * torch.stack(rows), dim=-1)
+        common = self.made("text.bias", (E,), g["text_bias"])
+        return g["text_scale"] * torch.stack([common + self.made(f"text:{each}", (E,)) for each in strings])
 
     def batches(self, t: int, epoch: int, n: int):
         order = np.random.RandomState(self.given["order_seed"] + 1000 * t + epoch).permutation(n)
         return torch.from_numpy(order).split(self.given["batch"])
+
+
+@dataclass
+class Tower(FeaturesOnly):
+    """In place of a CLIP: the projection (w, D) of its image tower, and its scale."""
+
+    world: World
+    projection: Tensor | None = field(default=None)
+
+    def __post_init__(self):
+        super().__init__(Backbone(architecture="features", weights="generated"))
+        self.D = self.world.given.get("text_dim", self.world.D)
+        self.scale = torch.tensor(self.world.case["hyper"]["logit_scale"]).exp()
+
+
+def learner_of(world: World, card: Card, tower: Tower, texts: Tensor) -> Learner:
+    """The head and the memory of an ordinary card, on a table of texts (C, E) or (templates, C, E)."""
+    given = dict(clip=tower, names=world.case["classnames"], template="", dataset="", shots=1, experiences=world.experiences)
+    head, memory = piece(card, "head", given), piece(card, "memory", given)
+    return Learner(tower, world.experiences, context=Words(), labels=Labels(), head=head, memory=memory,
+                   texts=TextTable(texts, world.experiences), train_label_space=card.label_space)  # fmt: skip
+
+
+def steps(world: World, model: Learner, training: Training, t: int, shown: Shown) -> Iterator[tuple[Optimizer, Output, dict]]:
+    """Every step of an experience, when its gradients are there: the optimizer, whose rates are set, the output, loss terms."""
+    made = optimizer(training, model)
+    for epoch in range(training.epochs):
+        for ids in world.batches(t, epoch, len(shown.y)):
+            made.zero_grad()
+            out, terms = model.loss(shown.images(ids), shown.y[ids])
+            sum(terms.values()).backward()
+            set_rate(made, epoch)
+            yield made, out, terms
+            made.step()
+        model.after_epoch(epoch, training.epochs)
 
 
 class Drawn:
@@ -91,46 +134,35 @@ def rapf(case: dict, cases: dict) -> dict:
                       "threshold": hyper["threshold"], "shrink": float(hyper["shrinkage"])})  # fmt: skip
     training = Training(epochs=hyper["epochs"], batch=world.given["batch"], optimizer="adam", lr=hyper["lr"], weight_decay=0.0,
                         schedule={"milestones": hyper["milestones"], "factor": 0.1}, augmentation="none")  # fmt: skip
-    texts = world.texts()
-    tower = FeaturesOnly(Backbone(architecture="features", weights="generated")).of("case", "case", world.D, texts)
-    tower.scale = torch.tensor(hyper["logit_scale"]).exp()
-    model = build(card, tower, case["classnames"], world.experiences)
+    texts = F.normalize(world.raw_texts([hyper["template"]])[0], dim=-1)
+    model = learner_of(world, card, Tower(world), texts)
     head = model.head
     head.W.data.copy_(world.made("adapter.weight", (world.D, world.D), (3 * world.D) ** -0.5))
     drawn = Drawn(world, head)
     for t, mine in enumerate(world.experiences):
         shown, seen = world.images("train", t), range(mine.stop)
-        steps: list[dict] = []
+        rows: list[dict] = []
         drawn.t, drawn.s, drawn.first = t, 0, {}
         model.begin(t)
         model.observe(t, shown)
-        adam, weights, n = optimizer(training, model), [head.W.detach().clone()], len(shown.y)
-        for epoch in range(training.epochs):
-            for ids in world.batches(t, epoch, n):
-                adam.zero_grad()
-                _, terms = model.loss(Images(frozen=shown.unit[ids], raw=shown.raw[ids]), shown.y[ids])
-                sum(terms.values()).backward()
-                rate = learning_rate(training, epoch)
-                steps.append({"loss": sum(terms.values()).item(), "loss_ce": terms["cross_entropy"].item(), "lr": rate,
-                              "loss_hinge": terms["hinge"].item() if "hinge" in terms else 0.0,
-                              "grad": head.W.grad.clone()})  # fmt: skip
-                set_rate(adam, rate)
-                adam.step()
-                weights.append(head.W.detach().clone())
-                drawn.s += 1
-            model.after_epoch(epoch, training.epochs)
+        for made, _, terms in steps(world, model, training, t, shown):
+            rows.append({"loss": sum(terms.values()).item(), "loss_ce": terms["cross_entropy"].item(),
+                         "lr": made.param_groups[0]["lr"], "loss_hinge": terms["hinge"].item() if "hinge" in terms else 0.0,
+                         "grad": head.W.grad.clone(), "weight": head.W.detach().clone()})  # fmt: skip
+            drawn.s += 1
+        last = head.W.detach().clone()
         model.finish(t)
         test = world.tested(t)
         with torch.no_grad():
-            logits = model.eval().output(Images(frozen=test.unit, raw=test.raw), seen).logits
+            logits = model.eval().output(test.images(), seen).logits
         model.train()
-        accuracy.append(100 * (logits.argmax(dim=1) == test.y).double().mean().item())
+        accuracy.append(percent(logits, test.y))
         covariances = [head.covariance(shown.raw[shown.y == c]).dense() for c in mine]
-        after = {name: [step[name] for step in steps] for name in ("loss", "loss_ce", "loss_hinge", "lr")} | {
+        after = {name: [row[name] for row in rows] for name in ("loss", "loss_ce", "loss_hinge", "lr")} | {
             "class_name_features": texts[: mine.stop],
-            "grad": torch.stack([step["grad"] for step in steps[:5]]),
-            "weight": torch.stack(weights[:6]),
-            "weight_before_fusion": weights[-1],
+            "grad": torch.stack([row["grad"] for row in rows[:5]]),
+            "weight": torch.stack([*(row["weight"] for row in rows), last][:6]),
+            "weight_before_fusion": last,
             "weight_after_fusion": head.W.detach().clone(),
             "class_mean": torch.stack(head.m[mine.start :]),
             "class_cov": torch.stack(covariances),
@@ -140,10 +172,14 @@ def rapf(case: dict, cases: dict) -> dict:
             after |= {
                 "class_distance": torch.cdist(texts[: mine.start], texts[mine.start : mine.stop]),
                 "hard_pairs": head.pairs,
-                "fusion_mask": fused(weights[-1], head.W_old, head.mix)[1],
+                "fusion_mask": fused(last, head.W_old, head.mix)[1],
             } | {f"{what}_samples_step0": x for what, x in drawn.first.items()}
         found |= {f"t{t}/{name}": value for name, value in after.items()}
     return found | {"accuracy": accuracy}
+
+
+def percent(logits: Tensor, y: Tensor) -> float:
+    return 100 * (logits.argmax(dim=1) == y).double().mean().item()
 
 
 READERS = {"RAPF": rapf}

@@ -193,7 +193,7 @@ def tuned(case: dict, inputs: Inputs, options: dict, test: Shown) -> dict:
             if s == 0:
                 found = {"batch_logits_first": out.logits.detach(), "grad_first": head.k[0].grad.clone()}
             rates.append(learning_rate(training, epoch, step, per_epoch))
-            set_rate(adam, rates[-1])
+            set_rate(adam, epoch, step, per_epoch)
             adam.step()
             keys.append(head.k[0].detach().clone())
         accuracies.append(percent(at(model, test, seen, head.initial).detach(), test.y))

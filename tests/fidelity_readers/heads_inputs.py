@@ -28,6 +28,13 @@ class Shown:
     y: Tensor
     views: dict[int, Tensor] = field(default_factory=dict)
     val: "Shown | None" = None
+    trunk: Tensor | None = None
+    first: int = 0  # of the split's positions
+
+    def images(self, at: Tensor | slice = slice(None)) -> Images:
+        """What a step brings of them."""
+        trunk = None if self.trunk is None else self.trunk[at]
+        return Images(frozen=self.unit[at], raw=self.raw[at], trunk=trunk, ids=self.ids[at])
 
     @property
     def unit(self) -> Tensor:
@@ -35,7 +42,7 @@ class Shown:
 
     @property
     def ids(self) -> Tensor:
-        return torch.arange(len(self.y))
+        return self.first + torch.arange(len(self.y))
 
     def view(self, k: int, scale: tuple[float, float] = (0.08, 1.0)) -> "Shown":
         return Shown(self.views[k], self.y)

@@ -203,7 +203,7 @@ class Case:
                 for name in self.names:
                     found |= gradient_of(name, self.parameter(name).grad.view(self.case["trainable"][name]).clone())
             rates.append(learning_rate(training, step // per_epoch))
-            set_rate(ours, rates[-1])
+            set_rate(ours, step // per_epoch)
             ours.step()
             for name in self.names:
                 values[name].append(self.value(name))

@@ -108,7 +108,7 @@ class Played:
             model.backward(terms, total)
             clip(current, made)
             rate = learning_rate(current, step // per_epoch, step % per_epoch, per_epoch)
-            set_rate(made, rate)
+            set_rate(made, step // per_epoch, step % per_epoch, per_epoch)
             losses.append({"loss": total.item(), "lr": rate} | self.step_facts(out, terms))
             for name, p in ours.items():
                 gradient = torch.zeros_like(p) if p.grad is None else p.grad
