@@ -38,7 +38,7 @@ def asked_by(card: "Card") -> "Asked":
     head = find(card.head.use, card.key) if card.head else Head
     prompted = context.prompts_images or card.tower is not None
     return Asked(prompted, not prompted or bool((context.needs | head.needs) & {"frozen", "raw", "trunk"}), head.reads_text,
-                 context.reads_images)  # fmt: skip
+                 context.reads_images, head.looks_again)  # fmt: skip
 
 
 def _print_estimate(todo: "list[Run]", args: argparse.Namespace, datasets: "Datasets") -> None:

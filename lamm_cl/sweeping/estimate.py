@@ -46,6 +46,7 @@ class Asked:
     frozen: bool
     texts: bool
     each: bool = False  # texts for every image of its own
+    again: bool = False  # all images of an experience once more, when it is learned
 
 
 def work(runs: Iterable[Run], sizes: dict[str, Sizes], asked_by: Callable[[Card], Asked]) -> Work:
@@ -64,6 +65,7 @@ def work(runs: Iterable[Run], sizes: dict[str, Sizes], asked_by: Callable[[Card]
         asked = asked_by(run.card)
         if asked.prompted:
             prompted += round(sum(each.images for each in how_long)) * (1 + BACKWARD) + size.test * (len(counts) + 1)
+            prompted += n * asked.again
         if asked.frozen:
             augmented = training is not None and training.augmentation != "none"
             bank[run.dataset, "test"] = size.test

@@ -24,6 +24,7 @@ def work_of(model: Learner, sources: Sources, lengths: list[Length], augmented: 
     tests = len(parts.test_targets)
     inside = sum(images) if model.needs_pixels else 0
     encoded = inside + tests * (T + 1) if model.needs_pixels else tests
+    encoded += sum(map(len, parts.train)) * sum(piece.looks_again for piece in model.pieces)
     if sources.train.features is not None and sum(images):
         encoded += sum(map(len, parts.train)) * (max(length.epochs for length in lengths) if augmented else 1)
     encoded += sources.observed_images(trained=sum(images) > 0)
