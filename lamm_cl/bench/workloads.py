@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from lamm_cl.bench.counts import counts
 from lamm_cl.bench.heads import closed_forms
 from lamm_cl.bench.instruments import Measure, at_least, at_most, in_a_process_of_its_own, interleaved, peak_of, timed
 from lamm_cl.bench.yardstick import as_released, plain_text
@@ -319,6 +320,7 @@ def measure(architecture: str, classes: int, repeats: int, device: str, groups: 
             "runs": lambda: whole_runs(device, Path(folder)),
             "heads": lambda: closed_forms(frozen, repeats) if counted else (),
             "prompts": lambda: prompt_steps(frozen, classes),
+            "counts": counts,
         }
         for group in groups:
             yield from made[group]()

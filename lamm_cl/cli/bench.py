@@ -6,7 +6,7 @@ from pathlib import Path
 from lamm_cl.cli import arguments
 from lamm_cl.cli.screen import new_table, say, show_table
 
-GROUPS = ("text", "steps", "growth", "images", "experiences", "memory", "runs", "heads", "prompts")
+GROUPS = ("text", "steps", "growth", "images", "experiences", "memory", "runs", "heads", "prompts", "counts")
 
 
 def add(commands: argparse._SubParsersAction) -> None:

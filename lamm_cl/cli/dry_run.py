@@ -8,8 +8,6 @@ from lamm_cl.cli.screen import duration, say
 
 if TYPE_CHECKING:
     from lamm_cl.cli.datasets import Datasets
-    from lamm_cl.config.schema import Card
-    from lamm_cl.sweeping.estimate import Asked
     from lamm_cl.sweeping.plan import Run
 
 
@@ -28,21 +26,9 @@ def _print_plan(runs: "list[Run]", todo: "list[Run]") -> None:
         say(f"  {'to do   ' if run in todo else 'finished'}  {run}  ->  {run.folder}")
 
 
-def asked_by(card: "Card") -> "Asked":
-    """What its pieces say, without building them."""
-    from lamm_cl.learner.build import find
-    from lamm_cl.learner.pieces import Head, Words
-    from lamm_cl.sweeping.estimate import Asked
-
-    context = find(card.context.use, card.key) if card.context else Words
-    head = find(card.head.use, card.key) if card.head else Head
-    prompted = context.prompts_images or card.tower is not None
-    return Asked(prompted, not prompted or bool((context.needs | head.needs) & {"frozen", "raw", "trunk"}), head.reads_text,
-                 context.reads_images)  # fmt: skip
-
-
 def _print_estimate(todo: "list[Run]", args: argparse.Namespace, datasets: "Datasets") -> None:
     """Images, time and disk, from a speed measured now on random weights of the scenario's architecture."""
+    from lamm_cl.bench.counts import asked_by
     from lamm_cl.bench.speed import speed
     from lamm_cl.config.schema import FEATURES, HUB
     from lamm_cl.sweeping.estimate import Sizes, work

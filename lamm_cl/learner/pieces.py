@@ -42,12 +42,14 @@ class Piece(nn.Module):
     needs: what a step must bring or make: frozen, raw, trunk, pixels (of Images); tokens, reference (of the text side, for a
         loss), text_raw, text_each (for a head).
     draws: its forward draws random numbers: the loop then seeds torch around every step.
+    looks_again: `finish` takes all images of the experience through the towers as they were learned, once (Frozen.batches).
     sums: names of plain attributes (a tensor, or a list or tuple of them) that `observe` sums up and a later experience needs:
         they count as kept.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     draws: ClassVar[bool] = False
+    looks_again: ClassVar[bool] = False
     sums: ClassVar[tuple[str, ...]] = ()
 
     @property

@@ -62,6 +62,9 @@ class Frozen(Protocol):
     def noisy(self, k: int, std: float, clamp: bool = False) -> "Frozen":
         """The k-th view with normal noise on its pixels, cut off to [0, 1] or not; as it is where there are no images."""
 
+    def batches(self) -> Iterator[tuple[Images, Tensor]]:
+        """(pixels, class ids) of all n, for a tower that was changed; there are none where there are no images."""
+
     @property
     def val(self) -> "Frozen | None":
         """Validation images of the experience's classes, None if there are none."""

@@ -40,41 +40,78 @@ class Speed:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a step of a card asks for: images through a tower in which something is learned, features from the bank, texts."""
+    """What a card asks for: in a step images through a tower in which something is learned, features from the bank, texts.
+
+    each: texts for every image of its own;  observed: passes of the frozen tower over an experience's images, before it is
+    learned;  again: whether they go through the learned tower once more behind it;  unseen: whether it is tested untrained.
+    """
 
     prompted: bool
     frozen: bool
     texts: bool
-    each: bool = False  # texts for every image of its own
+    each: bool = False
+    observed: int = 0
+    again: bool = False
+    unseen: bool = True
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Images through the tower in one run: for the bank, by entry; forward with prompts, of which `trained` also backward."""
+
+    bank: dict[tuple, int]
+    prompted: int
+    trained: int
+
+    @property
+    def encoded(self) -> int:
+        return sum(self.bank.values())
+
+
+def passes(run: Run, size: Sizes, asked: Asked) -> Passes:
+    """Of one run whose bank is empty."""
+    training, (n, images), counts = run.card.training, images_of(run, size), classes_of(run.stream.experiences, size.classes)
+    how_long = lengths(training, images, n / size.classes)
+    trained = round(sum(each.images for each in how_long))
+    own = run.dataset, run.shots, run.seed
+    bank: dict[tuple, int] = {}
+    if asked.frozen:
+        augmented = training is not None and training.augmentation != "none"
+        bank[run.dataset, "test"] = size.test
+        if trained:
+            bank[*own, augmented] = n * (max(each.epochs for each in how_long) if augmented else 1)
+    if asked.observed:
+        bank[*own, False] = n
+    if asked.observed > 1:
+        bank[*own, "views"] = n * (asked.observed - 1)
+    if not asked.prompted:
+        return Passes(bank, 0, 0)
+    return Passes(bank, trained + size.test * (len(counts) + asked.unseen) + n * asked.again, trained)
+
+
+def images_of(run: Run, size: Sizes) -> tuple[int, list[float]]:
+    """Training images: in all, and of each experience."""
+    n = size.train if run.shots == "full" else min(size.train, run.shots * size.classes)
+    return n, [n * c / size.classes for c in classes_of(run.stream.experiences, size.classes)]
 
 
 def work(runs: Iterable[Run], sizes: dict[str, Sizes], asked_by: Callable[[Card], Asked]) -> Work:
-    """Of all the runs; asked_by: what a step of a card asks for.
+    """Of all the runs; asked_by: what a card asks for.
 
     Runs of a dataset share the features of its test images, those of a seed also its training's.
     """
     bank: dict[tuple, int] = {}
     prompted = prompts = 0
     for run in runs:
-        size, training = sizes[run.dataset], run.card.training
-        n = size.train if run.shots == "full" else min(size.train, run.shots * size.classes)
-        counts = classes_of(run.stream.experiences, size.classes)
-        images = [n * c / size.classes for c in counts]
-        how_long = lengths(training, images, n / size.classes)
-        asked = asked_by(run.card)
-        if asked.prompted:
-            prompted += round(sum(each.images for each in how_long)) * (1 + BACKWARD) + size.test * (len(counts) + 1)
-        if asked.frozen:
-            augmented = training is not None and training.augmentation != "none"
-            bank[run.dataset, "test"] = size.test
-            if training:
-                draws = max(each.epochs for each in how_long) if augmented else 1
-                bank[run.dataset, run.shots, run.seed, augmented] = max(
-                    n * draws, bank.get((run.dataset, run.shots, run.seed, augmented), 0)
-                )
+        size, training, asked = sizes[run.dataset], run.card.training, asked_by(run.card)
+        found = passes(run, size, asked)
+        prompted += found.prompted + BACKWARD * found.trained
+        bank |= {entry: max(n, bank.get(entry, 0)) for entry, n in found.bank.items()}
         if training and asked.texts:
+            n, images = images_of(run, size)
+            counts = classes_of(run.stream.experiences, size.classes)
             seen = (run.card.label_space or run.scenario.train_label_space) == "seen"
-            for i, (c, each) in enumerate(zip(counts, how_long, strict=True)):
+            for i, (c, each) in enumerate(zip(counts, lengths(training, images, n / size.classes), strict=True)):
                 in_play = sum(counts[: i + 1]) if seen else c
                 prompts += each.steps * in_play * (training.batch if asked.each else 1)
     return Work(sum(bank.values()), prompted, prompts)

@@ -1,6 +1,7 @@
 """What a run computes, counted: the same on any machine, however busy, and with any cache.
 
-images encoded      passes of an image through the image tower; an augmented view is one, and so is a feature kept in the bank
+images encoded      passes of an image through the image tower; an augmented view is one, and so is a feature kept in the bank;
+                    those of a memory's old images are left out
 prompts forward     passes of a prompt through the text tower: one a class and step, or one an image, class and step
 prompts backward    those that a gradient went through
 multiply-adds       of all these passes in the blocks; a backward pass to inputs costs as much as a forward pass
@@ -23,7 +24,9 @@ def work_of(model: Learner, sources: Sources, lengths: list[Length], augmented: 
     images, steps = [round(length.images) for length in lengths], [length.steps for length in lengths]
     tests = len(parts.test_targets)
     inside = sum(images) if model.needs_pixels else 0
-    encoded = inside + tests * (T + 1) if model.needs_pixels else tests
+    encoded = inside + tests * (T + model.scores_unseen) if model.needs_pixels else 0
+    encoded += tests if sources.test.features is not None else 0
+    encoded += sum(map(len, parts.train)) * sum(piece.looks_again for piece in model.pieces)
     if sources.train.features is not None and sum(images):
         encoded += sum(map(len, parts.train)) * (max(length.epochs for length in lengths) if augmented else 1)
     encoded += sources.observed_images(trained=sum(images) > 0)
