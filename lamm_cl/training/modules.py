@@ -28,6 +28,9 @@ class Module(DynamicModule):
 
     def __init__(self, learner: Learner, sources: Sources):
         super().__init__()
+        if learner.memory is not None:
+            raise UserError("this method has a memory of its own, which a strategy of Avalanche would not ask; take one without, "
+                            "as coop for coop+replay, and Avalanche's Replay or DER")  # fmt: skip
         self.learner = learner
         self.sources = [sources]
         self.finished = 0
