@@ -72,7 +72,7 @@ def build(card: schema.Card, clip: FrozenCLIP | FeaturesOnly, names: list[str], 
 def losses(card: schema.Card, given: dict) -> Loss | None:
     """The piece of a card's loss; of a list, all as one."""
     entries = [entry for field, entry in card.pieces() if field == "loss"]
-    found = [made(card, "loss", given, Loss, entry) for entry in entries]
+    found = [one for entry in entries if (one := made(card, "loss", given, Loss, entry)) is not None]
     if len(found) < 2:
         return found[0] if found else None
     try:

@@ -45,12 +45,14 @@ class Piece(nn.Module):
     needs: what a step must bring or make: frozen, raw, trunk, pixels (of Images); tokens, reference (of the text side, for a
         loss), text_raw (for a head).
     draws: its forward draws random numbers: the loop then seeds torch around every step.
+    counted: the passes of images and prompts that it takes are among those that training/work.py counts.
     sums: names of plain attributes (a tensor, or a list or tuple of them) that `observe` sums up and a later experience needs:
         they count as kept.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     draws: ClassVar[bool] = False
+    counted: ClassVar[bool] = True
     sums: ClassVar[tuple[str, ...]] = ()
 
     @property
@@ -250,6 +252,8 @@ class Tower(Piece, Additions):
 class Memory(Piece):
     """Which old samples join an experience: ids, never pixels."""
 
+    counted = False
+
     def samples(self, e: Experience) -> Tensor:
         """-> positions in the training split (m,) of samples of earlier experiences."""
         return torch.empty(0, dtype=torch.int64)
@@ -257,8 +261,8 @@ class Memory(Piece):
     def note(self, model: nn.Module) -> str:
         if model.shared:
             return ""
-        return ("memory: nothing that learns is shared by old and new classes: what was learned for old ones is frozen, and their "
-                "images only tell the new ones what they are not")  # fmt: skip
+        told = "what was learned for old ones is frozen, and their images only tell the new ones what they are not"
+        return f"memory: nothing that learns is shared by old and new classes: {told}"
 
     # A memory that minimises something else on its samples than the head does also has
     #     weights: dict[str, float]

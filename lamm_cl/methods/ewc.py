@@ -21,6 +21,8 @@ from lamm_cl.learner.shown import Experience, Frozen
 class EWC(Loss):
     """batch: images whose gradients are averaged before they are squared: the scale of `weight` depends on it."""
 
+    counted = False
+
     def __init__(self, *, weight: Weight, batch: Few):
         super().__init__()
         self.weights = {"ewc": weight}

@@ -21,6 +21,8 @@ from lamm_cl.learner.shown import Experience
 
 
 class LwF(Loss):
+    counted = False
+
     def __init__(self, *, weight: Weight, temperature: Annotated[float, Field(gt=0, le=10**6)]):
         super().__init__()
         self.weights = {"lwf": weight}
