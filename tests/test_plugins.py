@@ -15,9 +15,7 @@ from avalanche.training.regularization import LearningWithoutForgetting
 from avalanche.training.storage_policy import ClassBalancedBuffer
 from avalanche.training.supervised import DER
 from avalanche.training.utils import copy_params_dict
-from pydantic import ValidationError
 
-import lamm_cl
 from lamm_cl.cli.progress import Lines
 from lamm_cl.config.cards import load_card, resolve
 from lamm_cl.config.identity import content_hash
@@ -139,7 +137,6 @@ def test_der_is_avalanches_loss_of_the_same_images_and_stored_logits(tmp_path):
     moved(model, 0)
     model.finish(0)
     old = model.memory.samples(model.experience(1))
-    old = torch.cat([ids[:2] for ids in model.memory.kept]) if not len(old) else old
     x_old = next(one.sources.train.batches([old], 0))
     with torch.no_grad():
         stored = model.eval().output(x_old, range(3)).logits
@@ -163,7 +160,7 @@ def test_der_is_avalanches_loss_of_the_same_images_and_stored_logits(tmp_path):
     theirs.training_epoch()
 
     assert set(terms) == {"cross_entropy", "dark", "replay"} and terms["dark"] > 0
-    torch.testing.assert_close(sum(terms.values()), theirs.loss, **TOLERANCE)
+    torch.testing.assert_close(sum(terms.values()), theirs.loss.squeeze(), **TOLERANCE)
 
 
 def test_a_batch_of_old_images_alone_has_their_terms_alone(tmp_path):
@@ -180,10 +177,10 @@ def test_replay_keeps_as_many_of_a_class_as_avalanches_balanced_buffer(tmp_path)
     """Where the memory divides evenly; what is left over goes to its first classes there, and stays free here."""
     one = prepared(tmp_path, "coop+replay", memory={"total": 15})
     theirs = ClassBalancedBuffer(15)
-    for i, classes in enumerate((3, 5)):
+    for i, classes in enumerate((0, 3, 5)):
         arrive(one, i)
-        old = one.parts.train_targets[torch.cat(one.model.memory.kept)].bincount().tolist()
-        assert old == [min(4, length) for length in theirs.get_group_lengths(classes)]  # there are 4 images a class
+        old = one.parts.train_targets[one.model.memory.samples(one.model.experience(i))].bincount().tolist()
+        assert old == [min(4, length) for length in theirs.get_group_lengths(classes or 1)[:classes]]  # 4 images a class
 
 
 # --- in any row of pieces ------------------------------------------------------------------------------------------------
@@ -243,7 +240,7 @@ def test_what_could_not_act_is_refused(tmp_path, method, changes, said):
 @pytest.mark.parametrize("field", ["loss", "memory"])
 def test_a_piece_that_nobody_would_ask_is_refused(field):
     piece = {"loss": EWC, "memory": {"use": "exemplars.Exemplars", "total": 9}}[field]
-    with pytest.raises((UserError, ValidationError), match=f"{field}: nothing is trained, so it would do nothing"):
+    with pytest.raises(UserError, match=f"{field}: nothing is trained, so it would do nothing"):
         resolve(load_card("zero-shot"), {field: piece})
 
 
@@ -283,4 +280,3 @@ def test_show_names_memory_and_every_loss(capsys):
 
 def test_what_takes_passes_that_nobody_counts_has_no_count_of_work(tmp_path):
     assert complete(prepared(tmp_path, "coop+lwf"), lambda at: None).measured.work is None
-    assert lamm_cl is not None
