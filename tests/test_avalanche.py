@@ -126,7 +126,7 @@ def test_a_mistake_in_a_stream_is_told_in_one_line(options, told, cache):
 def test_their_strategy_trains_a_head_on_our_features(kind, features, tmp_path):
     found = lamm_cl.record(strategy(kind, linear(features)), features, method=f"linear-{kind}", results=tmp_path)
     own, joint = found.accuracy("own"), found.accuracy("joint")
-    assert np.isnan(own[0]).all() and np.isnan(own[1, 1]) and own[1, 0] > 70 and own[2, 1] > 70
+    assert np.isnan(own[0]).all() and np.isnan(own[1, 1]) and own[1, 0] > 60 and own[2, 1] > 60
     assert joint[1, 0] == own[1, 0] and (joint[2] <= own[2]).all()
     assert read_record(tmp_path / f"demo/runs/digits/linear-{kind}/shots16-seed1/record.json") == found
 
