@@ -202,6 +202,14 @@ def test_a_card_that_has_a_loss_takes_another_beside_it(tmp_path):
     assert one.model.extra_loss.parts[1].F.max() > 0
 
 
+def test_what_one_of_several_losses_needs_is_there(tmp_path):
+    alignment = load_card("coop+lamm").loss.model_dump()
+    one = prepared(tmp_path, "coop+lamm", loss=[alignment, EWC])
+    arrive(one, 0)
+    assert set(one.model.loss(*batch(one, 0))[1]) == {"cross_entropy", "parameter", "feature", "logit"}
+    assert one.model.shared == ["context.v"]  # the vectors of labels belong to their classes
+
+
 @pytest.mark.parametrize(
     ("losses", "said"),
     [

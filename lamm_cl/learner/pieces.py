@@ -221,6 +221,7 @@ class Losses(Loss):
     def __init__(self, parts: Sequence[Loss]):
         super().__init__()
         self.parts = nn.ModuleList(parts)
+        self.needs = frozenset().union(*(part.needs for part in parts))  # type: ignore[misc]
         self.weights = {name: weight for part in parts for name, weight in part.weights.items()}
         if len(self.weights) < sum(len(part.weights) for part in parts):
             raise UserError(f"two losses have a term of one name: {', '.join(self.weights)}")

@@ -96,7 +96,7 @@ class Module(DynamicModule):
 
     def __deepcopy__(self, memo: dict) -> "Module":
         """The images are shared."""
-        memo[id(self.sources[0])] = self.sources[0]
+        memo |= {id(each): each for each in (self.sources[0], self.sources[0].bank)}
         mine = type(self).__new__(type(self))
         memo[id(self)] = mine
         mine.__setstate__({name: deepcopy(value, memo) for name, value in self.__getstate__().items()})
