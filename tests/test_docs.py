@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lamm_cl.config import pieces
+from lamm_cl.config.cards import load_card
 from lamm_cl.data import catalogue
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -30,6 +32,10 @@ def test_the_code_of_a_page_runs_as_printed(page, tmp_path, tmp_path_factory, mo
     for language, code in blocks(page):
         if language == "python":
             exec(compile(code, page, "exec"), names)
+            continue
+        if language == "yaml":
+            (tmp_path / "card.yaml").write_text(code)
+            pieces.check(load_card(tmp_path / "card.yaml"))
             continue
         assert language == "sh"
         for line in code.splitlines():

@@ -75,7 +75,7 @@ def test_every_shipped_card_passes(key):
 
 def test_what_is_handed_to_a_piece_is_no_option_of_its(monkeypatch):
     seen = {}
-    monkeypatch.setattr(build, "piece", lambda card, field, given: seen.update(given))
+    monkeypatch.setattr(build, "piece", lambda card, field, given, *entry: seen.update(given))
 
     build.build(load_card("zero-shot"), tiny_clip(), NAMES, GIVEN["experiences"])
 

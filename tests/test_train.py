@@ -1,6 +1,7 @@
 """The loop: what is frozen stays frozen, one seed gives one result, and both label spaces count what they say."""
 
 from importlib.metadata import version
+from itertools import product
 
 import numpy as np
 import pytest
@@ -269,10 +270,15 @@ def test_the_record_says_which_images_were_chosen(tmp_path, monkeypatch):
         assert np.bincount(labels[list(ids)], minlength=7)[list(classes)].tolist() == [4] * len(classes)
 
 
-@pytest.mark.parametrize("method", ["coop", "maple", "lamm", "coop+lamm", "comma", "coop-16-csc"])
-@pytest.mark.parametrize("moment", range(1, 6))
+KILLED = [
+    *product(["coop", "maple", "lamm", "coop+lamm", "comma", "coop-16-csc"], range(1, 6)),
+    *product(sorted(toy.PLUGINS), (4, 5)),  # between two experiences, and in the middle of the second
+]
+
+
+@pytest.mark.parametrize("method, moment", KILLED)
 def test_a_run_killed_after_any_epoch_continues_to_the_same_bytes(tmp_path, method, moment):
-    changes = {"overrides": {method: toy.OVERRIDES[method] | {"training": toy.SMALL | {"epochs": 3}}}}
+    changes = {"overrides": {method: (toy.OVERRIDES | toy.PLUGINS)[method] | {"training": toy.SMALL | {"epochs": 3}}}}
     whole, tensors = toy.run(tmp_path, method, folder="whole", **changes)
     with toy.killed(moment):
         toy.run(tmp_path, method, folder="cut", save_every=0, **changes)

@@ -63,6 +63,14 @@ OVERRIDES = {
         "taskres",
     )
 }
+PLUGINS = {  # cards with EWC, LwF, replay or DER
+    "coop+ewc": {"training": SMALL},
+    "coop+lwf": {"training": SMALL},
+    "coop+replay": {"training": SMALL, "memory": {"total": 9}},
+    "coop+der": {"training": SMALL, "memory": {"total": 9}},
+    "maple+replay": {"training": SMALL, "memory": {"total": 9}} | shallow("maple"),
+    "lamm+replay": {"training": SMALL, "memory": {"total": 9}},
+}
 
 
 def dataset(train_images: int = 6, test_images: int = 9) -> Dataset:
@@ -79,7 +87,7 @@ def dataset(train_images: int = 6, test_images: int = 9) -> Dataset:
 def scenario(**changes) -> Scenario:
     facts = dict(name="toy", version=1, backbone={"architecture": "lamm-cl-mini", "weights": "embedded"}, datasets=["toy"],
                  experiences="halves",
-                 order="dataset", shots=4, seeds=[1], methods=["zero-shot"], overrides=OVERRIDES)  # fmt: skip
+                 order="dataset", shots=4, seeds=[1], methods=["zero-shot"], overrides=OVERRIDES | PLUGINS)  # fmt: skip
     return Scenario(**(facts | changes))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lamm_cl.cli.screen import new_table, say, show_table
 
 if TYPE_CHECKING:
-    from lamm_cl.config.schema import Card, Training
+    from lamm_cl.config.schema import Card, Piece, Training
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -97,10 +97,10 @@ def _show(args: argparse.Namespace) -> int:
 
     card = load_card(args.method)
     say(f"{card.name} ({card.key})", *filter(None, [card.paper, card.repository]))
-    for part in ("context", "labels", "loss"):
-        piece = getattr(card, part)
-        options = ", ".join(f"{key}: {_text(value)}" for key, value in piece.options.items()) if piece else ""
-        say("", f"{part:<10} {f'{piece.use}  {options}' if piece else 'none'}")
+    for part in ("context", "labels", "loss", "head", "tower", "memory"):
+        told = [f"{piece.use}  {_options(piece)}" for field, piece in card.pieces() if field == part]
+        if told or part in ("context", "labels", "loss"):
+            say("", *(f"{part:<10} {each}" for each in told or ["none"]))
     say("", f"{'training':<10} {_training(card)}", "", f"{'trainable':<10} {card.trainable}")
     _say_section("sources", [f"{key}: {text}" for key, text in card.provenance.items()])
     departures = [text if isinstance(text, str) else _text(text) for text in card.departures]
@@ -113,6 +113,10 @@ def _show(args: argparse.Namespace) -> int:
         )
         _say_section(f"published: {name}", rows)
     return 0
+
+
+def _options(piece: "Piece") -> str:
+    return ", ".join(f"{key}: {_text(value)}" for key, value in piece.options.items())
 
 
 def _say_section(title: str, rows: list[str]) -> None:

@@ -22,6 +22,7 @@ class _Progress:
         self.done = self.failed = 0
         self.shares: dict[Path, float] = {}
         self.unpublished: Event | None = None
+        self.told: set[str] = set()
 
     def __enter__(self) -> "_Progress":
         return self
@@ -32,6 +33,11 @@ class _Progress:
         say(f"{self.done - self.failed} of {self.total} runs finished in {took}{skipped}")
 
     def report(self, event: "Event") -> None:
+        if event.kind == "note":
+            if event.text not in self.told:  # the same of all runs of a method
+                self.told.add(event.text)
+                self.note(f"note: {event.text}")
+            return
         if event.kind in ("waiting", "unpublished", "published"):
             if event.kind != "waiting":
                 self.unpublished = event if event.kind == "unpublished" else None

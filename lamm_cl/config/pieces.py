@@ -33,9 +33,8 @@ class Unknown(Exception):
 def check(card: Card) -> None:
     """UserError for a piece that does not exist, an option that its class does not have or that is of another kind, or one that
     is missing."""
-    for field in type(card).model_fields:
-        if isinstance(entry := getattr(card, field), Piece):
-            _check(entry, f"{card.key}: {field}")
+    for field, entry in card.pieces():
+        _check(entry, f"{card.key}: {field}")
 
 
 def _check(entry: Piece, where: str) -> None:

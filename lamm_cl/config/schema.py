@@ -344,7 +344,7 @@ class Card(Facts):
     repository: str | None = None
     context: Piece | None = None  # the words "a photo of a"
     labels: Piece | None = None  # the names' own tokens
-    loss: Piece | None = None
+    loss: _either(mapping=Piece, list=_list_of(Piece)) | None = None  # of a list, all
     head: Piece | None = None  # the cosine with the text, at CLIP's scale
     tower: Piece | None = None
     memory: Piece | None = None
@@ -354,6 +354,19 @@ class Card(Facts):
     provenance: dict[str, str]
     departures: Annotated[tuple[_either(text=str, mapping=dict[str, JsonValue]), ...], BeforeValidator(_to_tuple)] = ()
     published: dict[str, JsonValue] = {}
+
+    def pieces(self) -> list[tuple[str, Piece]]:
+        """(field, piece), one after the other where a field is a list."""
+        found = [(field, getattr(self, field)) for field in type(self).model_fields]
+        rows = [(field, entry if isinstance(entry, tuple) else (entry,)) for field, entry in found]
+        return [(field, each) for field, row in rows for each in row if isinstance(each, Piece)]
+
+    @model_validator(mode="after")
+    def _no_piece_is_idle(self) -> Self:
+        for field in ("loss", "memory"):
+            if self.training is None and getattr(self, field) is not None:
+                raise PydanticCustomError("idle", "{field}: nothing is trained, so it would do nothing", {"field": field})
+        return self
 
 
 class Scenario(Facts):

@@ -65,6 +65,8 @@ def placed(facts: Any, folder: Path) -> Any:
 
 def without_place(facts: Any) -> Any:
     """Nested facts where a file of one's own is told by its name: its folder decides nothing."""
+    if isinstance(facts, list):
+        return [without_place(each) for each in facts]
     if not isinstance(facts, dict):
         return facts
     found = {key: without_place(value) for key, value in facts.items()}

@@ -17,7 +17,7 @@ from lamm_cl.config import schema, uses
 from lamm_cl.config.explained import expected
 from lamm_cl.errors import UserError, did_you_mean
 from lamm_cl.learner.model import Learner
-from lamm_cl.learner.pieces import ContextLearner, Head, Labels, Loss, Memory, Piece, Tower, Words
+from lamm_cl.learner.pieces import ContextLearner, Head, Labels, Loss, Losses, Memory, Piece, Tower, Words
 from lamm_cl.learner.table import TextTable, table_for
 from lamm_cl.learner.text import EachText, Frame, RawTexts, TextFeatures
 from lamm_cl.towers.clip import FrozenCLIP
@@ -42,7 +42,7 @@ def build(card: schema.Card, clip: FrozenCLIP | FeaturesOnly, names: list[str], 
         torch.manual_seed(seed)
         context = made(card, "context", given, ContextLearner) or Words()  # drawn in this order
         labels = made(card, "labels", given, Labels) or Labels()
-        loss, head = made(card, "loss", given, Loss), made(card, "head", given, Head) or Head()
+        loss, head = losses(card, given), made(card, "head", given, Head) or Head()
         tower, memory = made(card, "tower", given, Tower), made(card, "memory", given, Memory)
         texts: TextFeatures | TextTable | None = None
         reference: TextFeatures | None = None
@@ -58,22 +58,40 @@ def build(card: schema.Card, clip: FrozenCLIP | FeaturesOnly, names: list[str], 
             if loss is not None and "reference" in loss.needs:
                 frames = [Frame(through, names, t, context, Labels(), beside) for t in context.templates]
                 reference = TextFeatures(frames, Labels(), experiences)
-    return Learner(clip, experiences, context=context, labels=labels, head=head, tower=tower, extra_loss=loss,
-                   memory=memory, texts=texts, reference=reference, seed=seed,
-                   train_label_space=label_space).to(clip.device)  # fmt: skip
+    model = Learner(clip, experiences, context=context, labels=labels, head=head, tower=tower, extra_loss=loss,
+                    memory=memory, texts=texts, reference=reference, seed=seed,
+                    train_label_space=label_space).to(clip.device)  # fmt: skip
+    try:
+        for each in model.pieces:
+            each.join(model)
+    except UserError as error:
+        raise UserError(f"{card.key}: {error}") from None
+    return model
 
 
-def made(card: schema.Card, field: str, given: dict, kind: type[Kind]) -> Kind | None:
-    """The piece of a field; UserError for a class that is a piece of another kind."""
-    found = piece(card, field, given)
+def losses(card: schema.Card, given: dict) -> Loss | None:
+    """The piece of a card's loss; of a list, all as one."""
+    entries = [entry for field, entry in card.pieces() if field == "loss"]
+    found = [one for entry in entries if (one := made(card, "loss", given, Loss, entry)) is not None]
+    if len(found) < 2:
+        return found[0] if found else None
+    try:
+        return Losses(found)
+    except UserError as error:
+        raise UserError(f"{card.key}: loss: {error}") from None
+
+
+def made(card: schema.Card, field: str, given: dict, kind: type[Kind], entry: schema.Piece | None = None) -> Kind | None:
+    """The piece of a field, or of one of its entries; UserError for a class that is a piece of another kind."""
+    found = piece(card, field, given, entry)
     if found is not None and not isinstance(found, kind):
         raise UserError(f"{card.key}: {field}: use: {type(found).__name__} is no {field}; expected a {kind.__name__}")
     return found
 
 
-def piece(card: schema.Card, field: str, given: dict) -> Piece | None:
+def piece(card: schema.Card, field: str, given: dict, entry: schema.Piece | None = None) -> Piece | None:
     """{use: coop.CoOp, n: 4} -> lamm_cl.methods.coop.CoOp(n=4, and those of `given` that it asks for by name)."""
-    entry: schema.Piece | None = getattr(card, field)
+    entry = entry or getattr(card, field)
     if entry is None:
         return None
     where = f"{card.key}: {field}"

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import repeat
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lamm_cl.learner.output import Output
-from lamm_cl.learner.pieces import ContextLearner, Head, Labels, Loss, Memory, Piece, Tower
+from lamm_cl.learner.pieces import ContextLearner, Head, Labels, Loss, Losses, Memory, Piece, Tower
 from lamm_cl.learner.shown import Experience, Frozen, Images
 from lamm_cl.learner.table import TextTable
 from lamm_cl.learner.text import TextFeatures, mean_direction, within
@@ -36,11 +38,14 @@ class Learner(nn.Module):
         self.extra_loss, self.head, self.tower, self.memory = extra_loss, head, tower, memory
         self.train_label_space = train_label_space
         self.learned = 0  # experiences learned, or being learned
+        # What learns in every experience; what comes with one belongs to its classes, and stays.
+        self.shared = [name for name, p in self.named_parameters() if p.requires_grad]
 
     @property
     def pieces(self) -> list[Piece]:
         """Those there are, in the order in which they see an experience."""
-        row = (self.labels, self.context, self.tower, self.extra_loss, self.memory, self.head)
+        losses = self.extra_loss.parts if isinstance(self.extra_loss, Losses) else [self.extra_loss]
+        row = (self.labels, self.context, self.tower, *losses, self.memory, self.head)
         return [piece for piece in row if piece is not None]
 
     @property
@@ -77,6 +82,11 @@ class Learner(nn.Module):
         """The classes that compete in the training loss."""
         current = self.experiences[self.learned - 1]
         return current if self.train_label_space == "experience" else range(current.stop)
+
+    def shared_row(self) -> Tensor:
+        """The shared parameters in a row (P,)."""
+        named = dict(self.named_parameters())
+        return torch.cat([named[name].flatten() for name in self.shared])
 
     def kept_bytes(self) -> int:
         """What the method carries from one experience to the next."""
@@ -121,7 +131,12 @@ class Learner(nn.Module):
         with self._seeded("finish", i):
             for piece in self.pieces:
                 piece.finish(self, self.experience(i))
-        self.refresh()
+            self.refresh()
+            training = self.training
+            self.eval()
+            for piece in self.pieces:
+                piece.keep(self, self.experience(i))
+            self.train(training)
 
     @contextmanager
     def _seeded(self, moment: str, i: int) -> Iterator[None]:
@@ -219,6 +234,16 @@ class Learner(nn.Module):
         """The frozen tower's unit features (B, D) of what a step brought: from its pixels where they were not brought."""
         return self.clip.image(x.pixels) if x.frozen is None else x.frozen
 
+    def shown(self, frozen: Frozen, size: int) -> Iterator[tuple[Images, Tensor]]:
+        """(images, class ids) of an experience as a step brings them, none augmented, at most `size` at a time."""
+        needs = self.needs
+        kinds = {"frozen": "unit", "raw": "raw", "trunk": "trunk"}
+        wanted = [name for name in kinds if name in needs or (name == "frozen" and "pixels" not in needs)]
+        images = Images(**{name: getattr(frozen, kinds[name]) for name in wanted}, ids=frozen.ids.to(self.clip.device))
+        seen = (x.pixels for x, _ in frozen.batches(size)) if "pixels" in needs else repeat(None)
+        for x, y, pixels in zip(images.split(size), frozen.y.split(size), seen):
+            yield replace(x, pixels=pixels), y
+
     def loss(self, x: Images, targets: Tensor) -> tuple[Output, dict[str, Tensor]]:
         """-> output over the classes in play, weighted loss terms by name; targets (B,) are class ids by arrival."""
         out = self.output(x, self.in_play)
@@ -227,11 +252,21 @@ class Learner(nn.Module):
     def terms(self, out: Output, targets: Tensor) -> dict[str, Tensor]:
         """The weighted loss terms of an output; targets as in `loss`."""
         targets = targets - out.classes.start
-        terms = dict(self.head.terms(out, targets))
+        terms = self._supervised(out, targets)
         if self.extra_loss is not None:
             extra = self.extra_loss(self, out, targets)
             terms |= {name: self.extra_loss.weights[name] * term for name, term in extra.items()}
         return terms
+
+    def _supervised(self, out: Output, targets: Tensor) -> dict[str, Tensor]:
+        """The head's terms, and a memory's own in their place on samples of earlier experiences."""
+        apart = getattr(self.memory, "terms", None)
+        old = targets < self.experiences[self.learned - 1].start - out.classes.start
+        if apart is None or not old.any():
+            return dict(self.head.terms(out, targets))
+        terms = {} if old.all() else dict(self.head.terms(out.of(~old), targets[~old]))
+        mine = apart(self, out.of(old), targets[old])
+        return terms | {name: self.memory.weights[name] * term for name, term in mine.items()}
 
     def backward(self, terms: dict[str, Tensor], total: Tensor) -> None:
         """Gradients of a step, of `total` unless the loss combines those of the terms itself."""

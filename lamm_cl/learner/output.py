@@ -1,6 +1,6 @@
 """What comes out of a step."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from torch import Tensor
@@ -26,6 +26,15 @@ class Output:
     logits: Tensor = field(init=False)  # (B, c), from the head
     text_raw: Tensor | None = None  # (c, D) text features before they were normalised, for heads that need them
     text_each: Tensor | None = None  # (K, c, D) the same under each of K templates
+
+    def of(self, rows: Tensor) -> "Output":
+        """The same for some of its images, rows (B,) true or false; prompts stay those of all."""
+        x = replace(self.x, **{name: tensor[rows] for name, tensor in self.x.parts().items()})
+        image, raw, trunk = (None if each is None else each[rows] for each in (self.image, self.raw, self.trunk))
+        text = self.text if self.text is None or self.text.ndim == 2 else self.text[rows]
+        found = replace(self, x=x, image=image, raw=raw, trunk=trunk, text=text)
+        found.logits = self.logits[rows]
+        return found
 
     @cached_property
     def similarity(self) -> Tensor:

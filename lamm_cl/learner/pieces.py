@@ -8,6 +8,9 @@ methods/ fills it, and a page implements moments only: it edits neither the mode
     forward                  every step (what it gives is declared by the kind of piece), and Head.terms, Loss.backward
     after_epoch(model, epoch, epochs)
     finish(model, e)         it is learned: fuse, average, solve, choose exemplars; before the test
+    keep(model, e)           every piece has finished: take with it what the next experience is held to
+
+join(model) comes once, before all: the row is complete.
 
 Two rules keep state small and resume free.  What a later experience or the test needs is a parameter or a persistent buffer: it
 is among the learned tensors and in the state.  What `observe` sums up is a plain attribute and never saved: it is a pure function
@@ -43,6 +46,7 @@ class Piece(nn.Module):
         loss), text_raw, text_each (for a head).
     draws: its forward draws random numbers: the loop then seeds torch around every step.
     looks_again: `finish` takes all images of the experience through the towers as they were learned, once (Frozen.batches).
+    counted: the passes of images and prompts that it takes are among those that training/work.py counts.
     sums: names of plain attributes (a tensor, or a list or tuple of them) that `observe` sums up and a later experience needs:
         they count as kept.
     """
@@ -50,6 +54,7 @@ class Piece(nn.Module):
     needs: ClassVar[frozenset[str]] = frozenset()
     draws: ClassVar[bool] = False
     looks_again: ClassVar[bool] = False
+    counted: ClassVar[bool] = True
     sums: ClassVar[tuple[str, ...]] = ()
 
     @property
@@ -61,6 +66,13 @@ class Piece(nn.Module):
     def learns_text(self) -> bool:
         """Of a context and labels: whether what they learn is in the text of the classes being learned."""
         return bool(learning(self))
+
+    def join(self, model: nn.Module) -> None:
+        """The row of pieces is complete, and nothing has arrived.  Raises UserError where the piece could not act in it."""
+
+    def note(self, model: nn.Module) -> str:
+        """What who runs this row of pieces must know, in one line; "" if nothing."""
+        return ""
 
     def begin(self, e: Experience) -> None:
         """An experience arrives: new parameters, old ones freeze."""
@@ -74,6 +86,9 @@ class Piece(nn.Module):
     def finish(self, model: nn.Module, e: Experience) -> None:
         """The experience is learned; gradients are off."""
 
+    def keep(self, model: nn.Module, e: Experience) -> None:
+        """Every piece has finished; the model is in evaluation, gradients are off."""
+
     def kept_bytes(self) -> int:
         """What is carried from one experience to the next: parameters, persistent buffers, and the sums of `observe`."""
         tensors = {id(tensor): tensor for tensor in self.state_dict(keep_vars=True).values()}
@@ -86,6 +101,13 @@ class Piece(nn.Module):
 def learning(module: nn.Module) -> list[nn.Parameter]:
     """The parameters that learn now."""
     return [p for p in module.parameters() if p.requires_grad]
+
+
+def check_shared(model: nn.Module, where: str) -> None:
+    """Raises UserError if no parameter learns in every experience: there is nothing to hold."""
+    if not model.shared:
+        told = "what is learned for a class is frozen when the next classes come, so there is nothing to hold"
+        raise UserError(f"{where}: nothing that learns is shared by old and new classes: {told}")
 
 
 def count_learning(module: nn.Module) -> int:
@@ -195,6 +217,26 @@ class Loss(Piece):
     # which sees all weighted terms by name, and leaves gradients in the parameters.
 
 
+class Losses(Loss):
+    """Several at once, all their terms together; they see an experience in this order.  One may combine gradients."""
+
+    def __init__(self, parts: Sequence[Loss]):
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        self.needs = frozenset().union(*(part.needs for part in parts))  # type: ignore[misc]
+        self.weights = {name: weight for part in parts for name, weight in part.weights.items()}
+        if len(self.weights) < sum(len(part.weights) for part in parts):
+            raise UserError(f"two losses have a term of one name: {', '.join(self.weights)}")
+        combining = [part for part in parts if hasattr(part, "backward")]
+        if len(combining) > 1:
+            raise UserError(f"{' and '.join(type(each).__name__ for each in combining)} both combine gradients; expected one")
+        if combining:
+            self.backward = combining[0].backward
+
+    def forward(self, model: nn.Module, out: Output, targets: Tensor) -> dict[str, Tensor]:
+        return {name: term for part in self.parts for name, term in part(model, out, targets).items()}
+
+
 class Tower(Piece, Additions):
     """What is added inside the frozen blocks of the towers: Additions that are learned.
 
@@ -213,6 +255,19 @@ class Tower(Piece, Additions):
 class Memory(Piece):
     """Which old samples join an experience: ids, never pixels."""
 
+    counted = False
+
     def samples(self, e: Experience) -> Tensor:
         """-> positions in the training split (m,) of samples of earlier experiences."""
         return torch.empty(0, dtype=torch.int64)
+
+    def note(self, model: nn.Module) -> str:
+        if model.shared:
+            return ""
+        told = "what was learned for old ones is frozen, and their images only tell the new ones what they are not"
+        return f"memory: nothing that learns is shared by old and new classes: {told}"
+
+    # A memory that minimises something else on its samples than the head does also has
+    #     weights: dict[str, float]
+    #     def terms(self, model: nn.Module, out: Output, targets: Tensor) -> dict[str, Tensor]
+    # as a loss has, of the old samples of a step; the head's terms are then of the current ones alone.

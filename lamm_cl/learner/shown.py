@@ -56,6 +56,9 @@ class Frozen(Protocol):
     raw: Tensor  # (n, D) before they were normalised
     trunk: Tensor  # (n, w) before the projection
 
+    def batches(self, size: int) -> Iterator[tuple[Images, Tensor]]:
+        """(pixels, class ids) of at most `size` images, where there are images."""
+
     def view(self, k: int, scale: tuple[float, float] = (0.08, 1.0)) -> "Frozen":
         """The k-th augmented view (random resized crop of `scale` of the area, flip); as it is where there are no images."""
 

@@ -76,7 +76,7 @@ def run(scenario: str | Path, *, methods: Sequence[str] = (), datasets: Sequence
         if jobs > 1:
             os.environ["OMP_NUM_THREADS"] = "1"  # of the workers
         settings = Settings(root, kept, device, min(jobs, len(todo)))
-        failures = execute(todo, settings, progress or _silent, train=doors.train, publish=doors.publish)
+        failures = execute(todo, settings, _telling(tell, progress or _silent), train=doors.train, publish=doors.publish)
         if failures:
             told = [f"{event.run}: {event.text.strip().splitlines()[-1]}" for event in failures]
             if all(event.mistake for event in failures):
@@ -87,6 +87,19 @@ def run(scenario: str | Path, *, methods: Sequence[str] = (), datasets: Sequence
 
 def _silent(_: object) -> None:
     pass
+
+
+def _telling(tell: Callable[[str], None], progress: "Callable[[Event], None]") -> "Callable[[Event], None]":
+    """Notes on a method are told once, beside the events."""
+    told: set[str] = set()
+
+    def report(event: "Event") -> None:
+        if event.kind == "note" and event.text not in told:
+            told.add(event.text)
+            tell(f"note: {event.text}")
+        progress(event)
+
+    return report
 
 
 def places(data_root: str | Path | None, cache: str | Path | None) -> tuple[Path | None, Path]:

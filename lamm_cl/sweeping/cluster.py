@@ -240,7 +240,7 @@ def _in_ray(runs: Sequence[Run], settings: Settings, train: Train, gpus_per_run:
                 if kind == "started" and name not in begun:
                     begun.add(name)
                     yield Event(active[name], "started")
-                elif kind == "progress" and name in begun:
+                elif kind in ("progress", "note") and name in begun:
                     yield Event(active[name], kind, share, text)
             for ref in done:
                 run = refs.pop(ref)

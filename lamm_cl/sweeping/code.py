@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from lamm_cl.config import uses
-from lamm_cl.config.schema import Card, Piece
+from lamm_cl.config.schema import Card
 from lamm_cl.files import PACKAGE
 
 METHODS = "methods/"
@@ -27,9 +27,8 @@ def of_methods(card: Card) -> dict[str, str]:
 
 def of_pieces(card: Card) -> list[str]:
     """The files in methods/ that the pieces of a card are in, and those that they import from there."""
-    pieces = (getattr(card, field) for field in type(card).model_fields)
     found: list[str] = []
-    todo = [_file(piece.use) for piece in pieces if isinstance(piece, Piece)]
+    todo = [_file(piece.use) for _, piece in card.pieces()]
     for name in todo:
         if name not in found and (PACKAGE / name).is_file():
             found.append(name)

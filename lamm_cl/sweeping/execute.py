@@ -43,12 +43,13 @@ class Settings:
 class Event:
     """What happened to a run. `share` of it is done (0 to 1); `text` says where it is, or why it failed.
 
-    `elsewhere`: another process does it just now.  Three are about the reports of a folder: `waiting` for who writes them now,
-    `unpublished` where they cannot be brought up to date, and `published` where that was made good.
+    `elsewhere`: another process does it just now.  `note`: what who reads its numbers must know.  Three are about the reports of
+    a folder: `waiting` for who writes them now, `unpublished` where they cannot be brought up to date, and `published` where that
+    was made good.
     """
 
     run: Run
-    kind: Literal["started", "progress", "finished", "failed", "elsewhere", "waiting", "unpublished", "published"]
+    kind: Literal["started", "progress", "note", "finished", "failed", "elsewhere", "waiting", "unpublished", "published"]
     share: float = 0.0
     text: str = ""
     mistake: bool = False  # failed because of the user's files or flags, not because of a defect
@@ -169,7 +170,7 @@ def outcome(run: Run, settings: Settings, train: Train, tell: Callable[[Event], 
 def _do(run: Run, settings: Settings, train: Train, lock: locks.Lock, tell: Callable[[Event], None]) -> None:
     def progress(at: Progress) -> None:
         lock.check()
-        tell(Event(run, "progress", *_position(at)))
+        tell(Event(run, "note", text=at.note) if at.note else Event(run, "progress", *_position(at)))
 
     for name in ("state/state.safetensors", "learned.safetensors", "record.json"):
         remove_leftovers(run.folder / name)
@@ -252,7 +253,7 @@ def _in_workers(runs: Sequence[Run], settings: Settings, train: Train) -> Iterat
                 yield event
                 if event.kind == "elsewhere":
                     waiting.append(event.run)
-                if event.kind != "progress":
+                if event.kind not in ("progress", "note"):
                     worker.run = None
                     if not worker.process.is_alive():
                         workers.remove(worker)

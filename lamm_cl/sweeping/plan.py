@@ -66,6 +66,7 @@ class Progress:
     epochs: int
     stage: str  # train, test
     waits: str = ""  # for whom
+    note: str = ""  # what is to be told once of this method
 
 
 def plan(

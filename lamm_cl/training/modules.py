@@ -28,6 +28,9 @@ class Module(DynamicModule):
 
     def __init__(self, learner: Learner, sources: Sources):
         super().__init__()
+        if learner.memory is not None:
+            raise UserError("this method has a memory of its own, which a strategy of Avalanche would not ask; take one without, "
+                            "as coop for coop+replay, and Avalanche's Replay or DER")  # fmt: skip
         self.learner = learner
         self.sources = [sources]
         self.finished = 0
@@ -93,7 +96,7 @@ class Module(DynamicModule):
 
     def __deepcopy__(self, memo: dict) -> "Module":
         """The images are shared."""
-        memo[id(self.sources[0])] = self.sources[0]
+        memo |= {id(each): each for each in (self.sources[0], self.sources[0].bank)}
         mine = type(self).__new__(type(self))
         memo[id(self)] = mine
         mine.__setstate__({name: deepcopy(value, memo) for name, value in self.__getstate__().items()})

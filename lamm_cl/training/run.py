@@ -164,6 +164,9 @@ def complete(prepared: Prepared, progress: Callable[[Progress], None], *, save_e
         """Before a write: whoever listens stops a run that is another process's by now."""
         progress(at)
 
+    for piece in model.pieces:
+        if note := piece.note(model):
+            progress(replace(at, note=f"{run.method}: {note}"))
     prepared.sources.bank.tell = lambda text: progress(replace(at, waits=text))
     identity = run.identity | {
         "scenario hash": content_hash(run.scenario), "card hash": content_hash(run.card), "weights hash": frozen.weights_hash,

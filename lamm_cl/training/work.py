@@ -16,9 +16,9 @@ from lamm_cl.training.sources import Sources
 def work_of(model: Learner, sources: Sources, lengths: list[Length], augmented: bool) -> dict[str, int] | None:
     """lengths: of every experience's training;  augmented: whether every epoch has a view of its own.
 
-    None where there are no towers, so that nothing passes through them.
+    None where there are no towers, so that nothing passes through them, and where a piece takes passes that nobody counts.
     """
-    if not isinstance(model.clip, FrozenCLIP):
+    if not isinstance(model.clip, FrozenCLIP) or not all(piece.counted for piece in model.pieces):
         return None
     parts, T = sources.parts, len(lengths)
     images, steps = [round(length.images) for length in lengths], [length.steps for length in lengths]
