@@ -134,13 +134,16 @@ def check_writable(folder: Path) -> None:
 
 def check_data(runs: "list[Run]", datasets: "Datasets", tell: Callable[[str], None]) -> None:
     """Load each dataset once before anything is written: what is missing is told now; generated images are cached."""
-    from lamm_cl.data import fewshot
+    from lamm_cl.data import fewshot, orders
     from lamm_cl.data.features import check_backbone
+    from lamm_cl.sweeping.plan import in_order
 
     for name in dict.fromkeys(run.dataset for run in runs):
         tell(f"preparing {name}")
         dataset = datasets(name)
         check_backbone(dataset, runs[0].scenario.backbone.architecture)
+        for order in dict.fromkeys(run.order for run in runs if run.dataset == name):
+            orders.check(in_order(runs[0].scenario, order), dataset)
         if not len(dataset.train):
             others = "learn its classes from another dataset, with train_on in the scenario, as in lamm-table1"
             raise UserError(f"{name}: has test images only; {others}")

@@ -72,7 +72,8 @@ def _keys(data: Any, loc: tuple[int | str, ...], missing: bool) -> list[int | st
     """The location without pydantic's own steps (names of union members): only keys that a reader finds in the file, or misses
     there."""
     keys: list[int | str] = []
-    for step, last in zip(loc, [False] * (len(loc) - 1) + [True], strict=True):
+    for i, step in enumerate(loc):
+        last = i == len(loc) - 1
         inside = (isinstance(data, dict) and step in data) or (isinstance(data, list | tuple) and isinstance(step, int))
         if inside:
             data = data[step] if not isinstance(data, list | tuple) or step < len(data) else None

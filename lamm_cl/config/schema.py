@@ -48,6 +48,10 @@ def _unique(values: tuple) -> tuple:
     return values
 
 
+def _all_different(value: Any) -> Any:
+    return _unique(_to_tuple(value)) if isinstance(value, list | tuple) else value
+
+
 def _list_of(item: Any) -> Any:
     """A list with at least one entry; strict models take only tuples, YAML gives lists."""
     return Annotated[tuple[item, ...], Field(min_length=1), BeforeValidator(_to_tuple)]
@@ -55,11 +59,7 @@ def _list_of(item: Any) -> Any:
 
 def _set_of(item: Any) -> Any:
     """A list as above whose entries all differ."""
-    return Annotated[
-        tuple[item, ...],
-        Field(min_length=1),
-        BeforeValidator(lambda value: _unique(_to_tuple(value)) if isinstance(value, list | tuple) else value),
-    ]
+    return Annotated[tuple[item, ...], Field(min_length=1), BeforeValidator(_all_different)]
 
 
 def _either(**choices: Any) -> Any:
@@ -115,6 +115,14 @@ class Backbone(Facts):
 
 class OrderSeed(Facts):
     seed: Seed
+
+
+# Of the classes: the dataset's, that backwards, a shuffled one, or a stored one: names or class ids, the first to arrive first.
+Order = _either(
+    text=Literal["dataset", "reversed"],
+    mapping=OrderSeed,
+    list=Annotated[tuple[str | Annotated[int, Field(ge=0, le=10**9)], ...], Field(min_length=1), BeforeValidator(_to_tuple)],
+)
 
 
 def _one_of(what: dict[str, Any]) -> str:
@@ -361,6 +369,7 @@ class Scenario(Facts):
 
     `train_on` names the dataset whose training images the classes of every dataset are learned from; None: its own.
     `bounds` asks for more runs of every method, shown beside the others: joint learns all classes at once.
+    `orders` asks for every run in each of these orders, in place of `order`.
     """
 
     identity: ClassVar = (
@@ -374,7 +383,7 @@ class Scenario(Facts):
     backbone: Backbone
     datasets: _set_of(Dataset)
     experiences: _either(number=Count, text=Literal["halves"], list=_list_of(Count))
-    order: _either(text=Literal["dataset", "reversed"], mapping=OrderSeed) = "dataset"
+    order: Order = "dataset"
     shots: Annotated[
         _set_of(Shots), BeforeValidator(lambda value: value if isinstance(value, list | tuple) else (value,))
     ]
@@ -385,8 +394,15 @@ class Scenario(Facts):
     label_spaces: _set_of(Literal["own", "joint"]) = ("own", "joint")
     overrides: dict[Name, dict[str, JsonValue]] = {}
     bounds: Annotated[tuple[Literal["joint"], ...], BeforeValidator(_to_tuple)] = ()
+    orders: Annotated[tuple[Order, ...], BeforeValidator(_all_different)] = ()
 
-    later: ClassVar = ("bounds",)  # fields that came after the first release: written where they say something
+    later: ClassVar = ("bounds", "orders")  # fields that came after the first release: written where they say something
+
+    @model_validator(mode="after")
+    def _one_or_several_orders(self) -> Self:
+        if self.orders and self.order != "dataset":
+            raise PydanticCustomError("orders", "orders: takes the place of order; leave one of them out")
+        return self
 
     @model_serializer(mode="wrap")
     def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Records -> tables, in the layout of the papers.
 
 A builder turns the runs of a results folder into a Table (table.py); renderers turn Tables into text and compute nothing.
-Standard deviations are the sample's (ddof = 1) over seeds. Averages over datasets are taken seed by seed, over the seeds
+Standard deviations are the sample's (ddof = 1) over seeds, and apart from that over class orders where there are several
+(`statistics.spread`). Averages over datasets are taken seed by seed, over the seeds
 that are finished on every dataset shown.
 """
 
@@ -17,9 +18,10 @@ from lamm_cl.reports.chance import chance_average, chance_on
 from lamm_cl.reports.measures import ACCURACIES, COST, INCREMENTAL, LATER, busy, compared_by, in_space, last_in, last_on, lost_in
 from lamm_cl.reports.published import cite, cite_beside
 from lamm_cl.reports.ranking import ranking
+from lamm_cl.reports.statistics import spread
 from lamm_cl.reports.table import BOUND, CHANCE, Column, Label, Line, Number, Table, ranked
 from lamm_cl.results.record import Record
-from lamm_cl.results.runs import Runs, Unfit, runs_in
+from lamm_cl.results.runs import Key, Runs, Unfit, runs_in
 
 
 def tables(results: Sequence[Path], kind: str = "degradation") -> list[Table]:
@@ -236,7 +238,7 @@ def rank(runs: Runs) -> Table:
     of_all = next(iter(found.values()))
     seeds = min(len(runs.records[d, m]) for d in of_all.datasets for _, m in of_all.entries)
     lines = [
-        Line((_method(runs, m),), tuple(Number(each.ranks.average[i], np.nan, seeds, len(runs.seeds)) for each in found.values()))
+        Line((_method(runs, m),), tuple(Number(each.ranks.average[i], np.nan, seeds, len(runs.keys)) for each in found.values()))
         for i, (_, m) in enumerate(of_all.entries)
     ]
     what = f"average rank over {len(of_all.datasets)} datasets, 1 is the best; equal ones share the mean of their ranks"
@@ -281,11 +283,11 @@ _BUILDERS = {
 KINDS = (*_BUILDERS, "few-shot")
 
 
-def _number(runs: Runs, by_seed: Mapping[int, float]) -> Number:
-    values = list(by_seed.values())
+def _number(runs: Runs, by_key: Mapping[Key, float]) -> Number:
+    values = list(by_key.values())
     mean = float(np.mean(values)) if values else np.nan
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
-    return Number(mean, std, len(values), len(runs.seeds))
+    over_orders = spread(by_key, 1) if runs.orders else np.nan
+    return Number(mean, spread(by_key, 0), len(values), len(runs.keys), orders=over_orders)
 
 
 def _average(runs: Runs, method: str, metric: Callable[[Record], float]) -> Number:

@@ -167,6 +167,10 @@ def _check(record: Record) -> None:
             raise ValueError(f"{where}: expected numbers from 0 to {LARGEST_SIZE:,}, found {short(wrong)}")
     if type(record.run.shots) is str and record.run.shots != "full":
         raise ValueError(f"run.shots: expected a whole number or 'full', found '{record.run.shots}'")
+    if not re.fullmatch("[A-Za-z0-9]{0,20}", record.run.order):
+        raise ValueError(f"run.order: expected the name of a class order, found {short(record.run.order)}")
+    if not isinstance(orders := record.scenario.get("orders", []), list):
+        raise ValueError(f"scenario.orders: expected a list, found {short(orders)}")
     for key, kind in (("datasets", str), ("methods", str), ("seeds", int)):
         listed = record.scenario.get(key, [])
         if not isinstance(listed, list) or any(type(each) is not kind for each in listed):

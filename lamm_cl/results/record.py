@@ -4,6 +4,8 @@ Experiences are numbered from 1; trained = 0 is the untrained method. An image i
 experience (label space `own`) or against all classes learned so far (`joint`; undefined for those not yet learned).
 """
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
@@ -31,7 +33,7 @@ def bound_of(method: str) -> tuple[str, str]:
 class RunFacts:
     """Which run: one method on one dataset with so many training images per class ("full": all) and one seed.
 
-    `method` is the key of a card, or of a bound (`bound_of`).
+    `method` is the key of a card, or of a bound (`bound_of`). `order`: the class order's name where the scenario has several.
     """
 
     scenario: str
@@ -40,6 +42,7 @@ class RunFacts:
     method: str
     shots: int | str
     seed: int
+    order: str = ""
 
 
 @dataclass(frozen=True)
@@ -188,6 +191,12 @@ class Record:
             matrix.flags.writeable = False
         return matrices
 
+    @property
+    def place(self) -> str:
+        """DATASET/METHOD/shotsK-seedS[-orderO], its folder below runs/."""
+        run = self.run
+        return f"{run.dataset}/{run.method}/{run_name(run.shots, run.seed, run.order)}"
+
     def same_images(self, other: "Record") -> bool:
         """Whether the images are those of another record, as far as the older of the two could tell."""
         one, two = self.dataset, other.dataset
@@ -197,7 +206,20 @@ class Record:
 
     def __str__(self) -> str:
         run = self.run
-        return f"{run.scenario}: {run.dataset}/{run.method}/shots{run.shots}-seed{run.seed}"
+        return f"{run.scenario}: {self.place}"
+
+
+def run_name(shots: int | str, seed: int, order: str = "") -> str:
+    """What a run's folder is called among those of its method on a dataset."""
+    return f"shots{shots}-seed{seed}" + (f"-order{order}" if order else "")
+
+
+def order_name(order: str | dict | list) -> str:
+    """What a class order of a scenario is called among several, by what it is, wherever in their list it stands: dataset,
+    reversed, the number of a seed, or of a stored one the first digits of its sha256."""
+    if isinstance(order, dict):
+        return str(order.get("seed"))
+    return order if isinstance(order, str) else hashlib.sha256(json.dumps(order).encode()).hexdigest()[:8]
 
 
 def by_size(shots: int | str) -> tuple[bool, int]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from lamm_cl.config.lengths import lengths
 from lamm_cl.config.schema import Card
+from lamm_cl.data.orders import class_counts
 from lamm_cl.sweeping.plan import Run
 
 BACKWARD = 2  # a backward pass costs two forward passes
@@ -58,7 +59,7 @@ def work(runs: Iterable[Run], sizes: dict[str, Sizes], asked_by: Callable[[Card]
     for run in runs:
         size, training = sizes[run.dataset], run.card.training
         n = size.train if run.shots == "full" else min(size.train, run.shots * size.classes)
-        counts = classes_of(run.stream.experiences, size.classes)
+        counts = class_counts(run.stream.experiences, size.classes, run.dataset)
         images = [n * c / size.classes for c in counts]
         how_long = lengths(training, images, n / size.classes)
         asked = asked_by(run.card)
@@ -78,10 +79,3 @@ def work(runs: Iterable[Run], sizes: dict[str, Sizes], asked_by: Callable[[Card]
                 in_play = sum(counts[: i + 1]) if seen else c
                 prompts += each.steps * in_play * (training.batch if asked.each else 1)
     return Work(sum(bank.values()), prompted, prompts)
-
-
-def classes_of(experiences: str | int | tuple[int, ...], classes: int) -> list[int]:
-    if isinstance(experiences, tuple):
-        return list(experiences)
-    T = 2 if experiences == "halves" else experiences
-    return [classes // T + (i < classes % T) for i in range(T)]

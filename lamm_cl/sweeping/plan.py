@@ -1,7 +1,8 @@
 """The runs of a scenario, planned and checked against what is already in results/.
 
-A run is one (dataset, method, shots, seed). Each gives its own record.json and nothing is shared between runs: they may
-be done in any order, at any number of jobs, in several calls, and give the same records.
+A run is one (dataset, method, shots, seed), with several class orders one of these too. Each gives its own record.json and
+nothing is shared between runs: they may be done in any order, at any number of jobs, in several calls, and give the same
+records.
 """
 
 import re
@@ -14,11 +15,13 @@ from lamm_cl import yaml_facts
 from lamm_cl.config import pieces
 from lamm_cl.config.cards import card_for
 from lamm_cl.config.identity import content_hash, difference, from_record, identity
-from lamm_cl.config.schema import Card, Scenario
+from lamm_cl.config.schema import Card, OrderSeed, Scenario
 from lamm_cl.data import catalogue
 from lamm_cl.errors import UserError
-from lamm_cl.results.record import Record, bound_of
+from lamm_cl.results.record import Record, bound_of, order_name, run_name
 from lamm_cl.results.remembered import remembered
+
+Order = str | OrderSeed | tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,14 @@ class Run:
     shots: int | Literal["full"]
     seed: int
     folder: Path
+    order: str = ""  # of several in the scenario, the one of this run, by its name (results.record.order_name)
 
     @property
     def stream(self) -> Scenario:
-        """The scenario as this run sees it: a bound sees all classes at once."""
+        """The scenario as this run sees it, in one order; a bound sees all classes at once."""
         joint = bound_of(self.method)[1] == "joint"
-        return self.scenario.model_copy(update={"experiences": 1}) if joint else self.scenario
+        seen = in_order(self.scenario, self.order)
+        return seen.model_copy(update={"experiences": 1}) if joint else seen
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -50,10 +55,12 @@ class Run:
             "method": self.method,
             "shots": self.shots,
             "seed": self.seed,
+            **({"order": self.order} if self.order else {}),
         }
 
     def __str__(self) -> str:
-        return f"{self.dataset} / {self.method} / shots {self.shots} / seed {self.seed}"
+        order = f" / order {self.order}" if self.order else ""
+        return f"{self.dataset} / {self.method} / shots {self.shots} / seed {self.seed}{order}"
 
 
 @dataclass(frozen=True)
@@ -90,12 +97,24 @@ def plan(
     learning = [method for method, card in cards.items() if card.training or card.head]
     cards |= {f"{method}@{bound}": cards[method] for bound in scenario.bounds for method in learning}
     return [
-        Run(scenario, dataset, method, card, k, seed, root / folder / method / f"shots{k}-seed{seed}")
+        Run(scenario, dataset, method, card, k, seed, root / folder / method / run_name(k, seed, order), order)
         for dataset, folder in folders.items()
         for method, card in cards.items()
         for k in shots or scenario.shots
         for seed in seeds or scenario.seeds
+        for order in orders_of(scenario) or [""]
     ]
+
+
+def orders_of(scenario: Scenario) -> dict[str, Order]:
+    """The orders of a scenario with several, by their names."""
+    named = scenario.model_dump(mode="json", include={"orders"}).get("orders", [])
+    return {order_name(facts): order for facts, order in zip(named, scenario.orders, strict=True)}
+
+
+def in_order(scenario: Scenario, name: str) -> Scenario:
+    """The scenario with one of its orders as the only one; "" of a scenario with one."""
+    return scenario.model_copy(update={"order": orders_of(scenario)[name], "orders": ()}) if name else scenario
 
 
 def made(runs: Sequence[Run]) -> dict[Path, Record]:

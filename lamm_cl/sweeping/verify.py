@@ -16,10 +16,10 @@ from lamm_cl.data import catalogue
 from lamm_cl.errors import UserError, did_you_mean, shown
 from lamm_cl.files import read_regular
 from lamm_cl.results.file import parsed, read_record
-from lamm_cl.results.record import Record, bound_of
+from lamm_cl.results.record import Record, bound_of, run_name
 from lamm_cl.results.stored import Stored, nothing_in, pack_of, scenario_text, stored
 from lamm_cl.sweeping.execute import Event, Settings, Train, execute
-from lamm_cl.sweeping.plan import plan
+from lamm_cl.sweeping.plan import orders_of, plan
 from lamm_cl.sweeping.publish import Derived
 
 MOST_PASSES = 1_000_000  # images of training that are done again without asking
@@ -109,7 +109,9 @@ def recompute(one: Stored, settings: Settings, tell: Callable[[Event], None], tr
             shots=[old.run.shots],
             seeds=[old.run.seed],
         )
-        run = next(run for run in runs if run.method == old.run.method)
+        run = next((run for run in runs if (run.method, run.order) == (old.run.method, old.run.order)), None)
+        if run is None:
+            return f"run.order: {shown(old.run.order)} is none of its scenario's"
         anew = replace(settings, jobs=1, cache=_without_features(settings.cache, Path(folder) / "cache"))
         failures = execute([replace(run, card=card)], anew, tell, train=train, publish=lambda *_: None)
         if failures:
@@ -158,9 +160,11 @@ def _of_run(one: Stored) -> Iterator[str]:
     if "sha256" not in content:
         yield f"{where}: has no sha256, so a change would not be noticed"
     run = record.run
-    place = "/".join((catalogue.canonical(run.dataset), run.method, f"shots{run.shots}-seed{run.seed}"))
+    place = "/".join((catalogue.canonical(run.dataset), run.method, run_name(run.shots, run.seed, run.order)))
     if one.place != place:
         yield f"{where}: is the run {place}, and lies elsewhere"
+    if run.order not in (orders_of(models[0]) or ("",)):
+        yield f"{where}: run.order: {shown(run.order)} is none of its scenario's"
     for model, facts, kind in zip(models, (record.scenario, record.card), ("scenario", "card"), strict=True):
         if facts.get("hash") != content_hash(model):
             yield f"{where}: {kind}: its hash does not follow from it"

@@ -185,7 +185,7 @@ def complete(prepared: Prepared, progress: Callable[[Progress], None], *, save_e
     trained_on = round(sum(length.images for length in prepared.lengths))
     name = catalogue.canonical(run.dataset)  # not the path of one's own data
     record = Record(
-        run=RunFacts(run.scenario.name, run.scenario.version, name, run.method, run.shots, run.seed),
+        run=RunFacts(run.scenario.name, run.scenario.version, name, run.method, run.shots, run.seed, run.order),
         scenario=run.scenario.model_dump(mode="json") | {"hash": content_hash(run.scenario)},
         card=run.card.model_dump(mode="json") | {"hash": content_hash(run.card)},
         backbone=facts_of_backbone(run.scenario.backbone, frozen),

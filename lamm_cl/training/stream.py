@@ -16,9 +16,10 @@ from avalanche.benchmarks.utils import as_classification_dataset
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from lamm_cl.config.schema import OrderSeed, Scenario
+from lamm_cl.config.schema import Scenario
 from lamm_cl.data.dataset import Dataset
 from lamm_cl.data.fewshot import few_shot, few_shot_pair, too_few
+from lamm_cl.data.orders import class_counts, class_order
 from lamm_cl.errors import UserError
 from lamm_cl.seeds import derive
 
@@ -40,31 +41,10 @@ class Stream:
     val_part: str = "val"  # the split they are from: the data set's own, or what is left of train
 
 
-def class_counts(experiences: str | int | tuple[int, ...], classes: int, where: str) -> list[int]:
-    """How many classes each experience brings.  halves: ceil(n/2), the rest; T: as even as can be, the larger ones first."""
-    if isinstance(experiences, tuple):
-        if sum(experiences) != classes:
-            raise UserError(
-                f"{where}: experiences: {list(experiences)} adds up to {sum(experiences)}, but there are {classes} classes"
-            )
-        return list(experiences)
-    T = 2 if experiences == "halves" else experiences
-    if T > classes:
-        raise UserError(f"{where}: experiences: {experiences}: {T} experiences, but there are only {classes} classes")
-    return [classes // T + (i < classes % T) for i in range(T)]
-
-
-def class_order(order: str | OrderSeed, classes: int) -> list[int]:
-    """The class ids by arrival.  A seed shuffles as the field does: numpy's RandomState(seed).permutation (iCaRL's 1993)."""
-    if isinstance(order, OrderSeed):
-        return np.random.RandomState(order.seed).permutation(classes).tolist()
-    return list(range(classes)) if order == "dataset" else list(reversed(range(classes)))
-
-
 def split(scenario: Scenario, dataset: Dataset, shots: int | str, seed: int) -> Stream:
     where = f"{scenario.name}: {dataset.name}"
     C = len(dataset.classes)
-    order = class_order(scenario.order, C)
+    order = class_order(scenario.order, C, dataset.classes, where)
     counts = class_counts(scenario.experiences, C, where)
     ends = np.cumsum(counts).tolist()
     experiences = [range(end - count, end) for end, count in zip(ends, counts)]
