@@ -21,6 +21,7 @@ from lamm_cl.reports.derived import derived_files
 from lamm_cl.reports.frames import of_records, of_tables
 from lamm_cl.reports.renderers import to_csv, to_latex, to_markdown
 from lamm_cl.reports.statistics import spread, t_interval
+from lamm_cl.results.file import write_record
 from lamm_cl.results.record import order_name
 from lamm_cl.results.runs import records_in, runs_in
 from lamm_cl.sweeping import verify
@@ -221,8 +222,7 @@ def test_an_order_that_is_none_of_the_scenario_s_is_told(finished, tmp_path):
     (one, *_) = records_in(finished[0].folder.parents[3])
     stranger = replace(one, run=replace(one.run, order="77"))
     folder = tmp_path / "toy/runs/toy" / one.run.method / "shots4-seed1-order77"
-    from lamm_cl.results.file import write_record
-
     write_record(stranger, folder)
 
-    assert any("run.order: '77' is none of its scenario's" in problem for problem in verify.problems(tmp_path / "toy", derived_files))
+    found = verify.problems(tmp_path / "toy", derived_files)
+    assert any("run.order: '77' is none of its scenario's" in problem for problem in found)

@@ -34,6 +34,7 @@ Amount = Annotated[float, Field(ge=0, le=10**6)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 HUB = "hf-hub:"  # what a backbone from the Hugging Face hub starts with
+CHAIN = " + "  # between the datasets of a chain, where it is named in one text
 FEATURES = "features"  # the architecture of a backbone whose features are given: there are no towers
 
 
@@ -370,19 +371,21 @@ class Scenario(Facts):
     `train_on` names the dataset whose training images the classes of every dataset are learned from; None: its own.
     `bounds` asks for more runs of every method, shown beside the others: joint learns all classes at once.
     `orders` asks for every run in each of these orders, in place of `order`.
+    A list in `datasets` is a chain: with `experiences: datasets` each of its datasets is an experience, and an order is one of
+    datasets.  `same_names`: whether classes of one name in several of them are two classes, or one seen in several domains.
     """
 
     identity: ClassVar = (
         *("name", "version", "backbone", "experiences", "order", "train_on"),
-        *("train_label_space", "label_spaces"),
+        *("train_label_space", "label_spaces", "same_names"),
     )
 
     name: Name
     version: Count
     description: str = ""
     backbone: Backbone
-    datasets: _set_of(Dataset)
-    experiences: _either(number=Count, text=Literal["halves"], list=_list_of(Count))
+    datasets: _set_of(_either(text=Dataset, list=_set_of(Dataset)))
+    experiences: _either(number=Count, text=Literal["halves", "datasets"], list=_list_of(Count))
     order: Order = "dataset"
     shots: Annotated[
         _set_of(Shots), BeforeValidator(lambda value: value if isinstance(value, list | tuple) else (value,))
@@ -391,12 +394,38 @@ class Scenario(Facts):
     methods: _set_of(Name)
     train_on: Dataset | None = None
     train_label_space: Literal["experience", "seen"] = "experience"
-    label_spaces: _set_of(Literal["own", "joint"]) = ("own", "joint")
+    label_spaces: _set_of(Literal["own", "joint", "all"]) = ("own", "joint")
     overrides: dict[Name, dict[str, JsonValue]] = {}
     bounds: Annotated[tuple[Literal["joint"], ...], BeforeValidator(_to_tuple)] = ()
     orders: Annotated[tuple[Order, ...], BeforeValidator(_all_different)] = ()
 
-    later: ClassVar = ("bounds", "orders")  # fields that came after the first release: written where they say something
+    same_names: Literal["apart", "together"] = "apart"
+
+    # fields that came after the first release: written where they say something
+    later: ClassVar = ("bounds", "orders", "same_names")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The datasets as commands call them: a chain by its members, joined."""
+        return tuple(each if isinstance(each, str) else CHAIN.join(each) for each in self.datasets)
+
+    @model_validator(mode="after")
+    def _chains_fit(self) -> Self:
+        chains = [each for each in self.datasets if not isinstance(each, str)]
+        said = ""
+        if chains and self.experiences != "datasets":
+            said = f"datasets: a chain goes with experiences: datasets, not with {shown(self.experiences)}"
+        elif not chains and self.experiences == "datasets":
+            said = "experiences: datasets: expected a chain in datasets, as [[A, B, C]]"
+        elif any(len(each) < 2 for each in chains):
+            said = "datasets: a chain has two datasets or more"
+        elif self.train_on and chains:
+            said = "train_on: the datasets of a chain are learned from their own images"
+        elif self.same_names != "apart" and not chains:
+            said = "same_names: goes with a chain in datasets, as [[A, B, C]]"
+        if said:
+            raise PydanticCustomError("chain", "{said}", {"said": said})
+        return self
 
     @model_validator(mode="after")
     def _one_or_several_orders(self) -> Self:

@@ -1,11 +1,13 @@
 """What a finished run says: counts, with everything needed to know what was counted.
 
 Experiences are numbered from 1; trained = 0 is the untrained method. An image is scored against the classes of its own
-experience (label space `own`) or against all classes learned so far (`joint`; undefined for those not yet learned).
+experience (label space `own`), against all classes learned so far (`joint`; undefined for those not yet learned), or against
+all classes of the stream (`all`).
 """
 
 import hashlib
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
@@ -14,7 +16,7 @@ import numpy as np
 from lamm_cl.errors import UserError
 
 FORMAT = 1
-LABEL_SPACES = ("own", "joint")
+LABEL_SPACES = ("own", "joint", "all")
 BOUNDS = ("joint",)
 WORK = ("images encoded", "prompts forward", "prompts backward", "multiply-adds")
 LARGEST = 2**53  # beyond it a float no longer holds every whole number
@@ -68,6 +70,18 @@ class FeatureFacts:
 
 
 @dataclass(frozen=True)
+class ChainFacts:
+    """Of a chain, by arrival: its datasets, and how many classes each has.
+
+    same: a number for each class, the same for those that count as one; empty where every class counts for itself.
+    """
+
+    names: tuple[str, ...]
+    classes: tuple[int, ...]
+    same: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class DatasetFacts:
     """What was seen when. Classes are in their order of arrival, T experiences."""
 
@@ -84,6 +98,16 @@ class DatasetFacts:
     named: str = ""  # how the scenario or the command named it: a name, or the path of one's own
     images: tuple[int, ...] = ()  # in train and in test, all that lay there
     names_and_sizes: str = ""  # the fingerprint that earlier versions would have written
+    chain: ChainFacts | None = None
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """Class names for people: of one that several classes have, each with its dataset."""
+        if self.chain is None:
+            return self.classes
+        often = Counter(name.casefold() for name in self.classes)
+        of = [name for name, classes in zip(self.chain.names, self.chain.classes, strict=True) for _ in range(classes)]
+        return tuple(f"{c} ({d})" if often[c.casefold()] > 1 else c for c, d in zip(self.classes, of, strict=True))
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from lamm_cl.errors import UserError
 from lamm_cl.results.record import LABEL_SPACES, OF_BYTES, Record, bound_of, by_size, order_name
 from lamm_cl.results.stored import loaded, nothing_in
 
+CHAIN = " + "  # between the datasets of a chain, where a record names them as the scenario did
 Key = int | tuple[int, str]  # of a run among those of its method and dataset: a seed, or (seed, order) with several orders
 
 
@@ -185,8 +186,13 @@ def _of_a_kind(records: list[Record]) -> Runs:
     )
 
 
-def _kept(name: str, records: Sequence[Record]) -> str:
-    """What records call the dataset that a scenario lists by a path, or in another spelling; the name, if none has it."""
+def _kept(name: str | Sequence[str], records: Sequence[Record]) -> str:
+    """What records call the dataset that a scenario lists by a path, in another spelling, or as a chain; the name, if none has
+    it."""
+    if isinstance(name, list | tuple):
+        name = CHAIN.join(name)
+        if (joined := "+".join(_kept(each, records) for each in name.split(CHAIN))) in {r.run.dataset for r in records}:
+            return joined
     called = {record.dataset.named: record.run.dataset for record in records}
     path = PurePath(name)
     last = path.stem if path.suffix in (".json", ".csv", ".npz") else path.name

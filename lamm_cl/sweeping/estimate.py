@@ -16,6 +16,7 @@ class Sizes:
     classes: int
     train: int
     test: int
+    chain: tuple[int, ...] = ()  # classes of each dataset of a chain
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def work(runs: Iterable[Run], sizes: dict[str, Sizes], asked_by: Callable[[Card]
     for run in runs:
         size, training = sizes[run.dataset], run.card.training
         n = size.train if run.shots == "full" else min(size.train, run.shots * size.classes)
-        counts = class_counts(run.stream.experiences, size.classes, run.dataset)
+        counts = class_counts(run.stream.experiences, size.classes, run.dataset, size.chain)
         images = [n * c / size.classes for c in counts]
         how_long = lengths(training, images, n / size.classes)
         asked = asked_by(run.card)

@@ -21,6 +21,7 @@ from lamm_cl.errors import UserError
 from lamm_cl.results.record import Record, bound_of, order_name, run_name
 from lamm_cl.results.remembered import remembered
 
+LONGEST = 255  # bytes of a folder's name
 Order = str | OrderSeed | tuple[str | int, ...]
 
 
@@ -90,7 +91,7 @@ def plan(
     Raises UserError for an option that a piece of a card does not have: now, and not when its turn comes.
     """
     root = results / scenario.name / "runs"
-    folders = _folders(datasets or scenario.datasets)
+    folders = _folders(datasets or scenario.names)
     cards = {method: card_for(scenario, method) for method in methods or scenario.methods}
     for card in cards.values():
         pieces.check(card)
@@ -137,6 +138,8 @@ def _folders(datasets: Sequence[str]) -> dict[str, str]:
     for dataset, folder in folders.items():
         if not re.fullmatch(r"[^/\\\x00-\x1f]+", folder) or folder in (".", ".."):
             raise UserError(f"datasets: {dataset!r}: expected a name, or a path whose last part is one")
+        if len(folder.encode()) > LONGEST:
+            raise UserError(f"datasets: {dataset!r}: a name of more than {LONGEST} bytes is none of a folder")
         if list(folders.values()).count(folder) > 1:
             raise UserError(f"datasets: {dataset!r}: another dataset is called {folder!r} too")
     return folders

@@ -39,7 +39,7 @@ class OutsideRecorder(Recorder):
     yet has no logits for what is missing."""
 
     def __init__(self, benchmark: Benchmark, scores_unseen: bool):
-        super().__init__(benchmark.origin.scenario.label_spaces)
+        super().__init__(benchmark.origin.scenario.label_spaces, same=benchmark.origin.parts.same)
         self.classes, self.mine_of = benchmark.n_classes, benchmark.experiences
         self.scores_unseen, self.learned = scores_unseen, 0
 

@@ -35,6 +35,7 @@ TITLES = {
     "few-shot": "Few-shot",
     "ablation": "Ablation",
     "domain-generalisation": "Domain generalisation",
+    "chain": "Chain of datasets: Transfer, Average, Last",
     "ranks": "Average ranks",
     "cost": "Cost",
 }
@@ -166,7 +167,7 @@ def _drops(runs: Runs, dataset: str, space: str) -> dict[str, Any]:
         for m in runs.methods
     ]
     experiences = [j for j, size in enumerate(first.experiences[:-1], start=1) for _ in range(size)]
-    return {"classes": first.classes[:number], "experiences": experiences, "lost": lost}
+    return {"classes": first.told[:number], "experiences": experiences, "lost": lost}
 
 
 def summary(runs: Runs) -> str:
