@@ -189,10 +189,11 @@ def _of_a_kind(records: list[Record]) -> Runs:
 def _kept(name: str | Sequence[str], records: Sequence[Record]) -> str:
     """What records call the dataset that a scenario lists by a path, in another spelling, or as a chain; the name, if none has
     it."""
-    if isinstance(name, list | tuple):
-        name = CHAIN.join(name)
-        if (joined := "+".join(_kept(each, records) for each in name.split(CHAIN))) in {r.run.dataset for r in records}:
+    if not isinstance(name, str):
+        joined = "+".join(_kept(each, records) for each in name)
+        if joined in {record.run.dataset for record in records}:
             return joined
+        name = CHAIN.join(name)
     called = {record.dataset.named: record.run.dataset for record in records}
     path = PurePath(name)
     last = path.stem if path.suffix in (".json", ".csv", ".npz") else path.name
