@@ -3,6 +3,7 @@
 `write(name, root)` writes one below `root`; EXPECTED says what must be read from it.
 """
 
+import gzip
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -51,6 +52,7 @@ EXPECTED = {
     "ImageNet-A": Expected(("tench", "great white shark"), 0, 3),
     "ImageNet-R": Expected(("goldfish", "tabby cat"), 0, 3),
     "CUB-200": Expected(("Black footed Albatross", "Laysan Albatross"), 6, 3),
+    "MNIST": Expected(tuple("0123456789"), 2, 1, 'a photo of the number: "{}".'),
     "CIFAR-10": Expected(("airplane", "automobile", "bird"), 10, 2),
     "CIFAR-100": Expected(("apple", "aquarium fish", "baby"), 2, 2),
 }
@@ -65,7 +67,7 @@ SPLIT_FILES = {
     "EuroSAT": "eurosat/split_zhou_EuroSAT.json",
     "UCF101": "ucf101/split_zhou_UCF101.json",
 }
-ORIGINALS = [name for name in EXPECTED if not name.startswith(("CIFAR", "CUB"))]  # the fifteen
+ORIGINALS = [name for name in EXPECTED if not name.startswith(("CIFAR", "CUB", "MNIST"))]  # the fifteen
 
 
 def write(name: str, root: Path, *, split: bool = True) -> Path:
@@ -325,6 +327,19 @@ def cifar_record(labels: bytes) -> bytes:
     return labels + b"\xff" * 1024 + green + b"\0" * 1024
 
 
+def mnist(root: Path) -> Path:
+    """Images 3 high and 5 wide, as grey as 20 times their label; those to train from gzipped."""
+    home = root / "MNIST" / "raw"
+    home.mkdir(parents=True)
+    for part, count, pack in (("train", 2, gzip.compress), ("t10k", 1, bytes)):
+        labels = np.repeat(np.arange(10, dtype=np.uint8), count)[::-1]
+        images = np.broadcast_to(20 * labels[:, None, None], (len(labels), 3, 5)).astype(np.uint8)
+        for name, array in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", labels)):
+            content = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.tobytes()
+            (home / f"{name}{'.gz' if pack is gzip.compress else ''}").write_bytes(pack(content))
+    return home
+
+
 WRITERS = {
     "ImageNet": imagenet,
     "Caltech101": caltech101,
@@ -342,6 +357,7 @@ WRITERS = {
     "ImageNet-A": imagenet_a,
     "ImageNet-R": imagenet_r,
     "CUB-200": cub200,
+    "MNIST": mnist,
     "CIFAR-10": cifar10,
     "CIFAR-100": cifar100,
 }

@@ -205,6 +205,29 @@ def test_cifar_as_folders_of_image_files_is_read_in_the_published_order(root):
     assert dataset.name == "CIFAR-10" and dataset.classes == ("airplane", "automobile", "bird")
 
 
+def test_mnist_is_read_from_idx_files_gzipped_or_not_as_images_in_colour(root):
+    write("MNIST", root)
+
+    dataset = read("MNIST", root)
+
+    assert dataset.train.images.shape == (20, 3, 5, 3) and dataset.test.images.shape == (10, 3, 5, 3)
+    assert dataset.train.labels[0] == 9 and (dataset.train.images[0] == 180).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("t10k-images-idx3-ubyte", bytes([0, 0, 8, 3, 0, 0, 0, 10, 0, 0, 0, 3, 0, 0, 0, 5, *[0] * 149]), "149 bytes behind its"),
+        ("t10k-labels-idx1-ubyte", b"\0\0\x0d\x01\0\0\0\0", "no idx file of unsigned bytes in 1 dimensions"),
+        ("train-images-idx3-ubyte.gz", b"no gzip", "cannot be read"),
+    ],
+)
+def test_a_damaged_file_of_mnist_is_refused(root, name, content, told):
+    (write("MNIST", root) / name).write_bytes(content)
+
+    assert name in refusal("MNIST", root) and told in refusal("MNIST", root)
+
+
 def test_a_cifar_file_of_the_wrong_length_is_refused(root):
     home = write("CIFAR-10", root)
     with open(home / "data_batch_3.bin", "ab") as file:

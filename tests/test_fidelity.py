@@ -20,11 +20,12 @@ from generated import clip_tensor, fill, images
 
 from lamm_cl.config.schema import Card, Training, Warmup
 from lamm_cl.data.fewshot import few_shot, few_shot_pair
+from lamm_cl.data.orders import class_counts
 from lamm_cl.learner.build import build
 from lamm_cl.learner.model import Learner
 from lamm_cl.learner.shown import Images
 from lamm_cl.training.optimizing import learning_rate, optimizer, set_rate
-from lamm_cl.training.stream import class_counts, members
+from lamm_cl.training.stream import members
 
 COUNTED = {"cases": 0, "arrays": 0, "skipped": 0}
 CLOSENESS: dict[str, list[tuple[float, str, str]]] = {}  # method -> (share of the tolerance used, case, array)

@@ -12,6 +12,7 @@ from lamm_cl.config.cards import card_for, load_scenario, scenario_names
 from lamm_cl.config.schema import Scenario
 from lamm_cl.data import catalogue
 from lamm_cl.data.dataset import Files, Split, learned_from
+from lamm_cl.data.orders import class_counts, class_order
 from lamm_cl.errors import UserError
 from lamm_cl.sweeping import estimate
 from lamm_cl.sweeping.estimate import Sizes
@@ -20,7 +21,6 @@ from lamm_cl.training import features
 from lamm_cl.training import run as training
 from lamm_cl.training.features import Augmentation, Features, Pixels
 from lamm_cl.training.run import dataset_in
-from lamm_cl.training.stream import class_counts, class_order
 
 TEST_ONLY = ("ImageNetV2", "ImageNet-Sketch", "ImageNet-A", "ImageNet-R")
 OVERRIDES = {"lamm": {"training": {"epochs": 2, "batch": 4, "augmentation": "none"}}}
@@ -225,7 +225,9 @@ def test_the_scenarios_of_real_data_name_datasets_that_there_are(name):
     measured = load_scenario(name)
     known = {info.name for info in catalogue.names()}
 
-    assert set(measured.datasets) <= known | OWN and measured.train_on in {None, "ImageNet"}
+    named = {each for name in measured.names for each in catalogue.members(name) or [name]}
+
+    assert named <= known | OWN and measured.train_on in {None, "ImageNet"}
     assert measured.backbone.weights == "openai"
 
 

@@ -6,8 +6,9 @@ import torch
 
 from lamm_cl.config.schema import OrderSeed, Scenario
 from lamm_cl.data.dataset import Dataset, Split
+from lamm_cl.data.orders import class_counts, class_order
 from lamm_cl.errors import UserError
-from lamm_cl.training.stream import benchmark, class_counts, class_order, split
+from lamm_cl.training.stream import benchmark, split
 
 
 def scenario(**changes) -> Scenario:

@@ -15,7 +15,7 @@ from lamm_cl.config.lengths import lengths
 from lamm_cl.config.schema import Card
 from lamm_cl.learner.build import find
 from lamm_cl.learner.pieces import ContextLearner, Head, Piece, Words
-from lamm_cl.sweeping.estimate import Asked, Sizes, classes_of, images_of, passes
+from lamm_cl.sweeping.estimate import Asked, Sizes, counts_of, images_of, passes
 from lamm_cl.sweeping.plan import Run
 
 SCENARIO, DATASET, SIZES = "cifar100-b0-inc10", "CIFAR-100", Sizes(classes=100, train=50_000, test=10_000)
@@ -45,7 +45,7 @@ def observed(card: Card, kinds: list[type[Piece]]) -> int:
 
 def toolbox(run: Run, size: Sizes, asked: Asked) -> int:
     """Passes of the loop above: of the images of steps, and of a classifier's own epochs behind them."""
-    (n, images), counts = images_of(run, size), classes_of(run.stream.experiences, size.classes)
+    (n, images), counts = images_of(run, size), counts_of(run, size)
     trained = round(sum(each.images for each in lengths(run.card.training, images, n / size.classes)))
     tested = sum(size.test * sum(counts[: i + 1]) // size.classes for i in range(len(counts)))
     query = 2 if asked.prompted and asked.frozen else 1

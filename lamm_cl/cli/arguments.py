@@ -86,7 +86,7 @@ def check_names(where: str, names: Iterable[str], root: Path | None) -> None:
     from lamm_cl.data.features import parts_of
 
     known = [info.name for info in catalogue.names()]
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(one for each in names for one in catalogue.members(each) or [each]):
         if file := parts_of(name):
             catalogue.feature_file(file[0], root)  # says where it was looked for
             continue

@@ -39,7 +39,10 @@ def _print_estimate(todo: "list[Run]", args: argparse.Namespace, datasets: "Data
         say("images to encode: none, the data are features")
         return
     here = {run.dataset: datasets(run.dataset) for run in todo}
-    sizes = {name: Sizes(len(data.classes), len(data.train), len(data.test)) for name, data in here.items()}
+    sizes = {
+        name: Sizes(len(data.classes), len(data.train), len(data.test), tuple(len(part.classes) for part in data.chain))
+        for name, data in here.items()
+    }
     needed = work(todo, sizes, asked_by)
     say(f"images to encode: {needed.encoded:,} once for all methods; {needed.prompted:,} passes of images with prompts")
     backbone = scenario.backbone

@@ -36,7 +36,7 @@ def _list_scenarios() -> int:
     for name in scenario_names():
         s = load_scenario(name)
         experiences = s.experiences if isinstance(s.experiences, int | str) else " + ".join(map(str, s.experiences))
-        table.add_row(name, _joined(s.datasets), str(experiences), _joined(s.shots), _joined(s.methods), s.description)
+        table.add_row(name, _joined(s.names), str(experiences), _joined(s.shots), _joined(s.methods), s.description)
     return show_table(table)
 
 

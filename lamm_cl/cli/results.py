@@ -14,7 +14,7 @@ from lamm_cl.errors import UserError
 RESULTS = "results folder of a scenario, as results/demo, or a pack of one"
 KINDS = (
     *("degradation", "degradation-per-dataset", "incremental", "base-to-new", "ablation", "domain-generalisation"),
-    *("ranks", "cost", "few-shot"),
+    *("chain", "ranks", "cost", "few-shot"),
 )
 FIGURES = ("forgetting", "incremental", "matrix", "few-shot", "class-drops", "critical-difference", "cost")
 FORMATS = ("terminal", "md", "csv", "tex", "html")
@@ -92,7 +92,7 @@ def _add_plot(commands: argparse._SubParsersAction) -> None:
     )
     _add_results(plot)
     plot.add_argument("--kind", choices=FIGURES, metavar="KIND", help=f"{', '.join(FIGURES)}; default: all that fit")
-    plot.add_argument("--label-space", choices=("own", "joint"), help="default: the figure's, if scored")
+    plot.add_argument("--label-space", choices=("own", "joint", "all"), help="default: the figure's, if scored")
     plot.add_argument("--shots", type=arguments.shots, metavar="K", help="where there are several (default: the most)")
     plot.add_argument("--output", type=Path, metavar="DIR", help="default: RESULTS/figures, of several ./figures")
     plot.set_defaults(command=_plot)

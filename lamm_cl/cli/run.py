@@ -134,18 +134,22 @@ def check_writable(folder: Path) -> None:
 
 def check_data(runs: "list[Run]", datasets: "Datasets", tell: Callable[[str], None]) -> None:
     """Load each dataset once before anything is written: what is missing is told now; generated images are cached."""
-    from lamm_cl.data import fewshot
+    from lamm_cl.data import fewshot, orders
     from lamm_cl.data.features import check_backbone
+    from lamm_cl.sweeping.plan import in_order
 
     for name in dict.fromkeys(run.dataset for run in runs):
         tell(f"preparing {name}")
         dataset = datasets(name)
         check_backbone(dataset, runs[0].scenario.backbone.architecture)
+        for order in dict.fromkeys(run.order for run in runs if run.dataset == name):
+            orders.arrival(in_order(runs[0].scenario, order), dataset)
         if not len(dataset.train):
             others = "learn its classes from another dataset, with train_on in the scenario, as in lamm-table1"
             raise UserError(f"{name}: has test images only; {others}")
-        shots = {run.shots for run in runs if run.dataset == name} - {"full"}
-        for note in (*dataset.notes, *(fewshot.too_few(dataset.train.labels, dataset.classes, k) for k in sorted(shots))):
+        shots = sorted({run.shots for run in runs if run.dataset == name} - {"full"})
+        few = (fewshot.too_few(part.train.labels, part.classes, k) for part in dataset.parts for k in shots)
+        for note in (*dataset.notes, *few):
             if note:
                 tell(f"  note: {note}")
 
@@ -203,6 +207,7 @@ def _placed(address: tuple[str, int] | None, todo: "list[Run]", settings: "Setti
     cluster.connect(address)
     try:
         named = [*(run.dataset for run in todo), todo[0].scenario.train_on or "", todo[0].scenario.backbone.weights]
+        named = [each for name in named for each in catalogue.members(name) or [name]]
         own = [Path(name) for name in dict.fromkeys(named) if catalogue.is_path(name) and Path(name).expanduser().exists()]
         data = [*([settings.data_root] if settings.data_root else []), *own]
         nodes = cluster.check_nodes(todo, args.results, data)
@@ -241,7 +246,7 @@ def _derive(scenario: "Scenario", folder: Path, with_page: bool) -> int:
 
     at_once = "few-shot" if len(scenario.shots) > 1 else "ablation"  # one experience: nothing can degrade
     at_once = "domain-generalisation" if scenario.train_on else at_once
-    kind = at_once if scenario.experiences == 1 else "degradation"
+    kind = {1: at_once, "datasets": "chain"}.get(scenario.experiences, "degradation")
     commands = [["table", "--write", "--kind", kind], ["plot"], *([["report"]] if with_page else [])]
 
     def write(lock: locks.Lock) -> int:

@@ -13,8 +13,8 @@ from lamm_cl.errors import shown
 def content_hash(model: Scenario | Card) -> str:
     """sha256 (hex) of the canonical JSON of what decides the numbers of a run.
 
-    Texts (description, provenance, published, ...) are left out, and of a scenario its lists (datasets, methods, shots,
-    seeds), which say how many runs there are, not what one of them is: a scenario may grow without losing its results.
+    Texts (description, provenance, published, ...) are left out, and of a scenario its lists (datasets, methods, shots, seeds,
+    orders), which say how many runs there are, not what one of them is: a scenario may grow without losing its results.
     """
     return hashlib.sha256(json.dumps(identity(model), sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 

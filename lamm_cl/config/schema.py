@@ -34,6 +34,7 @@ Amount = Annotated[float, Field(ge=0, le=10**6)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 HUB = "hf-hub:"  # what a backbone from the Hugging Face hub starts with
+CHAIN = " + "  # between the datasets of a chain, where it is named in one text
 FEATURES = "features"  # the architecture of a backbone whose features are given: there are no towers
 
 
@@ -48,6 +49,10 @@ def _unique(values: tuple) -> tuple:
     return values
 
 
+def _all_different(value: Any) -> Any:
+    return _unique(_to_tuple(value)) if isinstance(value, list | tuple) else value
+
+
 def _list_of(item: Any) -> Any:
     """A list with at least one entry; strict models take only tuples, YAML gives lists."""
     return Annotated[tuple[item, ...], Field(min_length=1), BeforeValidator(_to_tuple)]
@@ -55,11 +60,7 @@ def _list_of(item: Any) -> Any:
 
 def _set_of(item: Any) -> Any:
     """A list as above whose entries all differ."""
-    return Annotated[
-        tuple[item, ...],
-        Field(min_length=1),
-        BeforeValidator(lambda value: _unique(_to_tuple(value)) if isinstance(value, list | tuple) else value),
-    ]
+    return Annotated[tuple[item, ...], Field(min_length=1), BeforeValidator(_all_different)]
 
 
 def _either(**choices: Any) -> Any:
@@ -115,6 +116,14 @@ class Backbone(Facts):
 
 class OrderSeed(Facts):
     seed: Seed
+
+
+# Of the classes: the dataset's, that backwards, a shuffled one, or a stored one: names or class ids, the first to arrive first.
+Order = _either(
+    text=Literal["dataset", "reversed"],
+    mapping=OrderSeed,
+    list=Annotated[tuple[str | Annotated[int, Field(ge=0, le=10**9)], ...], Field(min_length=1), BeforeValidator(_to_tuple)],
+)
 
 
 def _one_of(what: dict[str, Any]) -> str:
@@ -374,20 +383,23 @@ class Scenario(Facts):
 
     `train_on` names the dataset whose training images the classes of every dataset are learned from; None: its own.
     `bounds` asks for more runs of every method, shown beside the others: joint learns all classes at once.
+    `orders` asks for every run in each of these orders, in place of `order`.
+    A list in `datasets` is a chain: with `experiences: datasets` each of its datasets is an experience, and an order is one of
+    datasets.  `same_names`: whether classes of one name in several of them are two classes, or one seen in several domains.
     """
 
     identity: ClassVar = (
         *("name", "version", "backbone", "experiences", "order", "train_on"),
-        *("train_label_space", "label_spaces"),
+        *("train_label_space", "label_spaces", "same_names"),
     )
 
     name: Name
     version: Count
     description: str = ""
     backbone: Backbone
-    datasets: _set_of(Dataset)
-    experiences: _either(number=Count, text=Literal["halves"], list=_list_of(Count))
-    order: _either(text=Literal["dataset", "reversed"], mapping=OrderSeed) = "dataset"
+    datasets: _set_of(_either(text=Dataset, list=_set_of(Dataset)))
+    experiences: _either(number=Count, text=Literal["halves", "datasets"], list=_list_of(Count))
+    order: Order = "dataset"
     shots: Annotated[
         _set_of(Shots), BeforeValidator(lambda value: value if isinstance(value, list | tuple) else (value,))
     ]
@@ -395,11 +407,44 @@ class Scenario(Facts):
     methods: _set_of(Name)
     train_on: Dataset | None = None
     train_label_space: Literal["experience", "seen"] = "experience"
-    label_spaces: _set_of(Literal["own", "joint"]) = ("own", "joint")
+    label_spaces: _set_of(Literal["own", "joint", "all"]) = ("own", "joint")
     overrides: dict[Name, dict[str, JsonValue]] = {}
     bounds: Annotated[tuple[Literal["joint"], ...], BeforeValidator(_to_tuple)] = ()
+    orders: Annotated[tuple[Order, ...], BeforeValidator(_all_different)] = ()
 
-    later: ClassVar = ("bounds",)  # fields that came after the first release: written where they say something
+    same_names: Literal["apart", "together"] = "apart"
+
+    # fields that came after the first release: written where they say something
+    later: ClassVar = ("bounds", "orders", "same_names")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The datasets as commands call them: a chain by its members, joined."""
+        return tuple(each if isinstance(each, str) else CHAIN.join(each) for each in self.datasets)
+
+    @model_validator(mode="after")
+    def _chains_fit(self) -> Self:
+        chains = [each for each in self.datasets if not isinstance(each, str)]
+        said = ""
+        if chains and self.experiences != "datasets":
+            said = f"datasets: a chain goes with experiences: datasets, not with {shown(self.experiences)}"
+        elif not chains and self.experiences == "datasets":
+            said = "experiences: datasets: expected a chain in datasets, as [[A, B, C]]"
+        elif any(len(each) < 2 for each in chains):
+            said = "datasets: a chain has two datasets or more"
+        elif self.train_on and chains:
+            said = "train_on: the datasets of a chain are learned from their own images"
+        elif self.same_names != "apart" and not chains:
+            said = "same_names: goes with a chain in datasets, as [[A, B, C]]"
+        if said:
+            raise PydanticCustomError("chain", "{said}", {"said": said})
+        return self
+
+    @model_validator(mode="after")
+    def _one_or_several_orders(self) -> Self:
+        if self.orders and self.order != "dataset":
+            raise PydanticCustomError("orders", "orders: takes the place of order; leave one of them out")
+        return self
 
     @model_serializer(mode="wrap")
     def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:

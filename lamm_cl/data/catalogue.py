@@ -5,7 +5,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from lamm_cl.data import cifar, published
+from lamm_cl.config.schema import CHAIN
+from lamm_cl.data import cifar, mnist, published
+from lamm_cl.data.chains import chained
 from lamm_cl.data.dataset import TEMPLATE, Dataset, Split, clean, fingerprint_of
 from lamm_cl.data.features import load_features, parts_of
 from lamm_cl.data.fetch import ARCHIVES
@@ -43,7 +45,7 @@ class DatasetInfo:
         return [f"{number:,}" for number in (self.classes, self.train, self.test)]
 
 
-LAYOUTS = published.LAYOUTS | cifar.LAYOUTS
+LAYOUTS = published.LAYOUTS | cifar.LAYOUTS | mnist.LAYOUTS
 
 
 # fmt: off
@@ -88,6 +90,7 @@ INFOS = (
     DatasetInfo("ImageNet-R-CIL", 200, 24000, 6000, 2.2, "MIT", f"{_HENDRYCKS}/imagenet-r", "imagenet-rendition"),
     DatasetInfo("CIFAR-10", 10, 50000, 10000, 0.2, "not stated", _CIFAR, "cifar-10-batches-bin"),
     DatasetInfo("CIFAR-100", 100, 50000, 10000, 0.2, "not stated", _CIFAR, "cifar-100-binary"),
+    DatasetInfo("MNIST", 10, 60000, 10000, 0.05, "not stated", "http://yann.lecun.com/exdb/mnist/", "MNIST/raw"),
     DatasetInfo("CUB-200", 200, 5994, 5794, 1.2, _RESEARCH, "https://www.vision.caltech.edu/datasets/cub_200_2011/",
                 "CUB_200_2011"),
 )
@@ -108,7 +111,22 @@ def info(name: str) -> DatasetInfo | None:
     return next((info for info in INFOS if plain and plain in (_plain(info.name), _plain(info.folder))), None)
 
 
+def members(name: str) -> list[str]:
+    """The datasets of a chain, "species + ./my-data", or in the spelling of records "species+digits"; [] for a single one."""
+    if CHAIN in name:
+        return name.split(CHAIN)
+    parts = name.split("+")
+    return parts if len(parts) > 1 and all(map(info, parts)) else []
+
+
+def template_of(name: str) -> str:
+    """The template of a dataset by its name in records."""
+    return getattr(LAYOUTS.get(name), "template", TEMPLATE)
+
+
 def is_embedded(name: str) -> bool:
+    if chain := members(name):
+        return all(map(is_embedded, chain))
     known = info(name)
     return known is not None and known.embedded
 
@@ -118,7 +136,10 @@ def _plain(name: str) -> str:
 
 
 def canonical(name: str) -> str:
-    """The spelling that records and result folders keep: the catalogue's, or the last part of a path of one's own."""
+    """The spelling that records and result folders keep: the catalogue's, or the last part of a path of one's own; of a chain
+    all of them."""
+    if chain := members(name):
+        return "+".join(map(canonical, chain))
     known = info(name)
     if known:
         return known.name
@@ -142,6 +163,8 @@ def load(name: str, data_root: Path | None, cache: Path) -> Dataset:
     UserError for a name that is neither, for missing files, and for whatever else keeps it from being a dataset.
     `cache` keeps the embedded worlds and the listings of very large folders.
     """
+    if chain := members(name):
+        return chained(canonical(name), [load(each, data_root, cache) for each in chain])
     known = info(name)
     if known is None and (file := parts_of(name)):
         return load_features(canonical(name), feature_file(file[0], data_root), file[1])
@@ -177,6 +200,8 @@ def _alternatives(known: DatasetInfo, data_root: Path) -> list[Path]:
 
 def is_there(path: str, data_root: Path | None) -> bool:
     """Whether one's own data lies at a path; a file of features may also lie in the data root."""
+    if chain := members(path):
+        return all(is_there(each, data_root) for each in chain if is_path(each))
     file = parts_of(path)
     return any(place.is_file() for place in _places(file[0], data_root)) if file else Path(path).expanduser().exists()
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lamm_cl.data.catalogue import DatasetInfo, how_to_get, info, load
+from lamm_cl.data.catalogue import DatasetInfo, how_to_get, info, load, members
+from lamm_cl.data.chains import LEARNED_FROM_TEST, shared_names
 from lamm_cl.data.dataset import Dataset, Files, listed
 from lamm_cl.data.features import parts_of
 from lamm_cl.data.images import defect
@@ -42,6 +43,11 @@ def check(
     """
     findings = []
     for name in names:
+        if chain := members(name):
+            parts = check(chain, data_root, cache, jobs=jobs, progress=progress)
+            whole = not any(finding.level == "problem" for finding in parts)
+            findings += [*parts, *(_of_chain(name, data_root, cache) if whole else [])]
+            continue
         known = info(name)
         try:
             dataset = load(name, data_root, cache)
@@ -55,6 +61,16 @@ def check(
         findings += [_note(dataset, note, known, data_root) for note in dataset.notes]
         findings += _unreadable(dataset, jobs, progress)
     return findings
+
+
+def _of_chain(name: str, data_root: Path | None, cache: Path) -> list[Finding]:
+    """What is to know about a chain whose datasets are in order."""
+    dataset = load(name, data_root, cache)
+    counts = f"{len(dataset.classes):,} classes, {len(dataset.train):,} train and {len(dataset.test):,} test {dataset.kind}"
+    notes = shared_names(dataset.chain)
+    notes += [f"{part.name}: {LEARNED_FROM_TEST}" for part in dataset.chain if LEARNED_FROM_TEST in part.notes]
+    return [Finding(dataset.name, "ok", f"a chain of {len(dataset.chain)} datasets: {counts}"),
+            *(Finding(dataset.name, "note", note) for note in notes)]  # fmt: skip
 
 
 def _fix(known: DatasetInfo | None, data_root: Path | None) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import stat
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -33,6 +34,34 @@ class Files(Sequence[Path]):
         if isinstance(index, slice):
             return Files(self.folder, self.names[index])
         return self.folder / self.names[index]
+
+
+class Joined(Sequence):
+    """Images of several datasets, one after another."""
+
+    def __init__(self, parts: Iterable[Sequence]):
+        self.parts = list(parts)
+        self.ends = np.cumsum([len(part) for part in self.parts]).tolist()
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        at = bisect_right(self.ends, index)
+        return self.parts[at][index - (self.ends[at - 1] if at else 0)]
+
+
+def joined(images: Sequence[Sequence]) -> Sequence | NDArray:
+    """One array where all are arrays of one size."""
+    arrays = [each for each in images if isinstance(each, np.ndarray)]
+    same = len(arrays) == len(images) and len({each.shape[1:] for each in arrays}) == 1
+    return np.concatenate(arrays) if same else Joined(images)
+
+
+def in_memory(images: Sequence) -> bool:
+    return isinstance(images, np.ndarray) or (isinstance(images, Joined) and all(map(in_memory, images.parts)))
 
 
 @dataclass(frozen=True)
@@ -80,6 +109,17 @@ class Dataset:
     val: Split | None = None  # for choosing among settings; None: the publisher gives none
     features: FeatureFile | None = None  # of a dataset of features, whose splits hold them in place of images
     text: NDArray[np.floating] | None = None  # (C, D) features of the classes' texts, where the file has them
+    chain: tuple["Dataset", ...] = ()  # the datasets that it is a chain of; their classes and images are here one after another
+
+    @property
+    def parts(self) -> tuple["Dataset", ...]:
+        """The datasets of a chain, or itself."""
+        return self.chain or (self,)
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """(C,) of each class."""
+        return tuple(part.template for part in self.parts for _ in part.classes)
 
     @property
     def kind(self) -> str:

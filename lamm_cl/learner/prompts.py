@@ -4,7 +4,8 @@ A prompt is a row of *atoms*: a fixed token of the base text, a context vector, 
 arrangement of atoms: CoOp's name at the end, middle or front, LAMM's label tokens, one vector for a whole name.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +54,34 @@ class PerClass(nn.Module):
             if low < high:
                 found.append(vectors[low - mine.start : high - mine.start])
         return found[0] if len(found) == 1 else torch.cat(found)
+
+
+class Templates(str):
+    """A template for every class, by arrival, where they differ; as a text, what prompts that all classes share begin from."""
+
+    each: tuple[str, ...]
+
+    def __new__(cls, each: Sequence[str]) -> Self:
+        made = super().__new__(cls, "a photo of a {}.")
+        made.each = tuple(each)
+        return made
+
+    def __getnewargs__(self) -> tuple[tuple[str, ...]]:
+        return (self.each,)
+
+
+def each_with(templates: Sequence[str]) -> str:
+    """The templates of the classes by arrival as one: a plain text where all have the same."""
+    return templates[0] if len(set(templates)) == 1 else Templates(templates)
+
+
+def of_class(template: str, c: int) -> str:
+    return template.each[c] if isinstance(template, Templates) else template
+
+
+def filled(template: str, names: Sequence[str]) -> list[str]:
+    """The prompts of all classes."""
+    return [in_template(of_class(template, c), name) for c, name in enumerate(names)]
 
 
 def in_template(template: str, name: str) -> str:

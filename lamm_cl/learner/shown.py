@@ -56,17 +56,14 @@ class Frozen(Protocol):
     raw: Tensor  # (n, D) before they were normalised
     trunk: Tensor  # (n, w) before the projection
 
-    def batches(self, size: int) -> Iterator[tuple[Images, Tensor]]:
-        """(pixels, class ids) of at most `size` images, where there are images."""
+    def batches(self, size: int = ...) -> Iterator[tuple[Images, Tensor]]:
+        """(pixels, class ids) of all n, at most `size` at a time, for a tower that was changed; where there are images."""
 
     def view(self, k: int, scale: tuple[float, float] = (0.08, 1.0)) -> "Frozen":
         """The k-th augmented view (random resized crop of `scale` of the area, flip); as it is where there are no images."""
 
     def noisy(self, k: int, std: float, clamp: bool = False) -> "Frozen":
         """The k-th view with normal noise on its pixels, cut off to [0, 1] or not; as it is where there are no images."""
-
-    def batches(self) -> Iterator[tuple[Images, Tensor]]:
-        """(pixels, class ids) of all n, for a tower that was changed; there are none where there are no images."""
 
     @property
     def val(self) -> "Frozen | None":

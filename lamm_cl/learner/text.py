@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lamm_cl.learner.pieces import ContextLearner, Labels, Tower
-from lamm_cl.learner.prompts import Atom, in_template
+from lamm_cl.learner.prompts import Atom, filled, in_template, of_class
 from lamm_cl.towers.clip import FrozenCLIP, Prompts
 from lamm_cl.towers.transformer import Prefix
 
@@ -25,10 +25,11 @@ class Frame(nn.Module):
         super().__init__()
         self.additions = [tower] if tower else []  # in a list: what is added belongs to the learner, not to a frame
         self.clip, self.n, self.shared = clip, context.n, context.shared
-        self.tokens = clip.tokenize([in_template(template, name) for name in names])  # (C, 77)
-        before = len(clip.words(template.partition("{}")[0]))
-        rows = []
-        for name in names:
+        self.tokens = clip.tokenize(filled(template, names))  # (C, 77)
+        rows, lengths = [], {}
+        for c, name in enumerate(names):
+            front = of_class(template, c).partition("{}")[0]
+            before = lengths[front] = lengths[front] if front in lengths else len(clip.words(front))
             phrase = [Atom("context", i) for i in range(self.n)]
             phrase += [Atom("token", 1 + i) for i in range(self.n, before)]
             spoken = [Atom("token", 1 + before + i) for i in range(len(clip.words(name)))]
@@ -197,7 +198,7 @@ class FixedTexts:
     @property
     def tokens(self) -> Tensor:
         """(templates, C, 77)."""
-        return torch.stack([self.clip.tokenize([in_template(t, name) for name in self.names]) for t in self.templates])
+        return torch.stack([self.clip.tokenize(filled(t, self.names)) for t in self.templates])
 
     @cached_property
     @torch.no_grad()

@@ -53,7 +53,7 @@ def model(method: str | Path, stream: "Benchmark", *, backbone: str | None = Non
     if key.endswith(".yaml"):
         scenario, key = with_card(scenario, key)
     (run,) = [one for one in plan(scenario, Path("results"), datasets=[origin.named], methods=[key], shots=[origin.shots],
-                                  seeds=[origin.seed]) if "@" not in one.method]  # fmt: skip
+                                  seeds=[origin.seed]) if "@" not in one.method and one.order == origin.order]  # fmt: skip
     if label_space is not None and run.card.label_space:
         run = _with_label_space(run, label_space)
     frozen = backbone_on(scenario.backbone, resolved(origin.device if device == "auto" else device))

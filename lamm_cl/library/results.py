@@ -41,12 +41,14 @@ def records(results: "str | Path | Iterable[Record]") -> "DataFrame":
     return of_records(found)
 
 
-def table(results: Results, kind: str = "degradation", value: Literal["mean", "std", "seeds"] = "mean") -> "DataFrame":
+def table(results: Results, kind: str = "degradation", value: Literal["mean", "std", "orders", "seeds"] = "mean"
+          ) -> "DataFrame":  # fmt: skip
     """A table of `lamm-cl table`, measured rows alone: labels as the index, a column a number.
 
-    value: the mean over seeds (%, or points), its standard deviation (the sample's), or how many seeds it is over; NaN is
-    undefined.  kind: degradation, degradation-per-dataset, incremental, base-to-new, few-shot, ablation,
-    domain-generalisation, ranks, cost.  Raises UserError for a kind that is unknown or does not fit the runs.
+    value: the mean over seeds (%, or points), its standard deviation (the sample's), that over class orders where there are
+    several, or how many runs it is over; NaN is undefined. kind: degradation, degradation-per-dataset, incremental, base-to-
+    new, few-shot, ablation, domain-generalisation, ranks, cost. Raises UserError for a kind that is unknown or does not fit
+    the runs.
 
     >>> import lamm_cl
     >>> float(lamm_cl.table("results/demo", "incremental").loc[("digits", "own", "zero-shot"), "last"].round())
@@ -56,7 +58,7 @@ def table(results: Results, kind: str = "degradation", value: Literal["mean", "s
     from lamm_cl.reports.builders import tables
     from lamm_cl.reports.frames import of_tables
 
-    if value not in (known := ("mean", "std", "seeds")):
+    if value not in (known := ("mean", "std", "orders", "seeds")):
         raise UserError(f"no table value {value!r}{did_you_mean(value, known)}; one of {', '.join(known)}")
     return of_tables(tables(_paths(results), kind), value)
 

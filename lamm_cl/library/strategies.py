@@ -50,7 +50,7 @@ def record(strategy: Any, stream: "Benchmark", *, method: str, name: str | None 
         raise UserError("stream: expected what lamm_cl.stream gave; counts need its classes and samples")
     card = outside.card_of(strategy, method, name or method, paper)
     origin, folder = stream.origin, outside.folder_of(Path(results), stream, method)
-    run = Run(origin.scenario, origin.named, method, card, origin.shots, origin.seed, folder)
+    run = Run(origin.scenario, origin.named, method, card, origin.shots, origin.seed, folder, origin.order)
     check_writable(folder.parents[3])
     check_folder(folder.parents[3], origin.scenario)
     check_kept([run])

@@ -49,7 +49,7 @@ def stream(scenario: str | Path, *, dataset: str | None = None, shots: int | str
     chosen = choice.listed(str(scenario), lists, Path("results"), root, named)[0]
     of = chosen.scenario.backbone if backbone else None
     origin = benchmarks.origin_of(chosen.scenario, chosen.dataset, chosen.shots, chosen.seed, data_root=root, cache=kept,
-                                  device=device, backbone=of)  # fmt: skip
+                                  device=device, backbone=of, order=chosen.order)  # fmt: skip
     if isinstance(transform, str):
         if transform != "backbone":
             raise UserError(f"transform: expected a function or 'backbone', got {transform!r}")

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lamm_cl.learner.pieces import DeepContext, Few, Loss, Weight
-from lamm_cl.learner.prompts import in_template
+from lamm_cl.learner.prompts import filled
 from lamm_cl.learner.shown import Images
 from lamm_cl.towers.clip import FrozenCLIP, Prompts
 
@@ -80,7 +80,7 @@ class Score(Loss):
         self.positions = positions
         self.clip, self.weights = clip, {"score": weight}
         template = (instead or {}).get(dataset, template)
-        self.prompts = clip.tokenize([in_template(template, name) for name in names])
+        self.prompts = clip.tokenize(filled(template, names))
         self.kept: dict[range, Tensor] = {}
 
     def forward(self, model, out, targets: Tensor) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """Records -> tables, in the layout of the papers.
 
 A builder turns the runs of a results folder into a Table (table.py); renderers turn Tables into text and compute nothing.
-Standard deviations are the sample's (ddof = 1) over seeds. Averages over datasets are taken seed by seed, over the seeds
+Standard deviations are the sample's (ddof = 1) over seeds, and apart from that over class orders where there are several
+(`statistics.spread`). Averages over datasets are taken seed by seed, over the seeds
 that are finished on every dataset shown.
 """
 
@@ -14,12 +15,27 @@ import numpy as np
 from lamm_cl.errors import UserError, did_you_mean
 from lamm_cl.reports import metrics
 from lamm_cl.reports.chance import chance_average, chance_on
-from lamm_cl.reports.measures import ACCURACIES, COST, INCREMENTAL, LATER, busy, compared_by, in_space, last_in, last_on, lost_in
+from lamm_cl.reports.measures import (
+    ACCURACIES,
+    CHAIN,
+    COST,
+    INCREMENTAL,
+    LATER,
+    busy,
+    compared_by,
+    in_chain,
+    in_space,
+    last_in,
+    last_on,
+    lost_in,
+    of_dataset,
+)
 from lamm_cl.reports.published import cite, cite_beside
 from lamm_cl.reports.ranking import ranking
+from lamm_cl.reports.statistics import spread
 from lamm_cl.reports.table import BOUND, CHANCE, Column, Label, Line, Number, Table, ranked
 from lamm_cl.results.record import Record
-from lamm_cl.results.runs import Runs, Unfit, runs_in
+from lamm_cl.results.runs import Key, Runs, Unfit, runs_in
 
 
 def tables(results: Sequence[Path], kind: str = "degradation") -> list[Table]:
@@ -228,6 +244,42 @@ def domain_generalisation(runs: Runs) -> Table:
     return cite(table, runs, "table1_domain_generalization", numbers, space)
 
 
+def chain(runs: Runs) -> Table:
+    """Zheng et al. (ZSCL), ICCV 2023, Tables 1 and 2: Transfer, Average and Last of every dataset of a chain, and their mean.
+
+    In the own label space that is MTIL, where an image's dataset is told; in that of all classes X-TAIL (Xu et al., NeurIPS
+    2024), where it is not. Transfer has no value for the dataset that is learned first.
+    """
+    chains = {d: of_chain for d in runs.datasets if (of_chain := _chain(runs, d))}
+    spaces = [space for space in runs.spaces if space != "joint"]
+    if not chains or not spaces:
+        expected = "a chain of datasets, scored in the label space own or all"
+        raise Unfit(f"{runs.scenario}: chain: needs {expected}; here are {', '.join(runs.datasets)} in {', '.join(runs.spaces)}")
+    names = list(dict.fromkeys(name for those in chains.values() for name in those))
+    lines = []
+    for place, mine in chains.items():
+        for space in spaces:
+            for measure, metric in CHAIN.items():
+                each = [of_dataset(metric, space, name) if name in mine else None for name in names]
+                each.append(in_chain(metric, space))
+                labels = (Label(place, place), Label(space, space), Label(measure, measure))
+                for method in runs.methods:
+                    none = _number(runs, {})
+                    numbers = tuple(_number(runs, runs.values(place, method, one)) if one else none for one in each)
+                    lines.append(Line((*labels, _method(runs, method)), numbers, group=f"{place} {space} {measure}"))
+                guessed = [_chance(runs, place, one) if one else np.nan for one in each]
+                lines.append(_chance_line((*labels, Label("chance", "chance")), guessed))
+    columns = [Column(name, 1) for name in (*names, "average")]
+    what = "chain of datasets: accuracy (%) on each before it is learned, over the whole chain, and after the last"
+    return _table("chain", what, runs, ("chain", "label space", "measure", "method"), columns, lines)
+
+
+def _chain(runs: Runs, dataset: str) -> tuple[str, ...]:
+    """The datasets of a chain whose experiences they are, by arrival in the first run; () for anything else."""
+    data = next(record.dataset for (name, _), found in runs.records.items() if name == dataset for record in found.values())
+    return data.chain.names if data.chain and data.chain.classes == data.experiences else ()
+
+
 def rank(runs: Runs) -> Table:
     """Average ranks over the datasets, and which of them the datasets tell apart: Demšar, JMLR 2006."""
     entries = [(runs, method) for method in runs.methods]
@@ -236,7 +288,7 @@ def rank(runs: Runs) -> Table:
     of_all = next(iter(found.values()))
     seeds = min(len(runs.records[d, m]) for d in of_all.datasets for _, m in of_all.entries)
     lines = [
-        Line((_method(runs, m),), tuple(Number(each.ranks.average[i], np.nan, seeds, len(runs.seeds)) for each in found.values()))
+        Line((_method(runs, m),), tuple(Number(each.ranks.average[i], np.nan, seeds, len(runs.keys)) for each in found.values()))
         for i, (_, m) in enumerate(of_all.entries)
     ]
     what = f"average rank over {len(of_all.datasets)} datasets, 1 is the best; equal ones share the mean of their ranks"
@@ -275,17 +327,18 @@ _BUILDERS = {
     "base-to-new": base_to_new,
     "ablation": ablation,
     "domain-generalisation": domain_generalisation,
+    "chain": chain,
     "ranks": rank,
     "cost": cost,
 }
 KINDS = (*_BUILDERS, "few-shot")
 
 
-def _number(runs: Runs, by_seed: Mapping[int, float]) -> Number:
-    values = list(by_seed.values())
+def _number(runs: Runs, by_key: Mapping[Key, float]) -> Number:
+    values = list(by_key.values())
     mean = float(np.mean(values)) if values else np.nan
-    std = float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
-    return Number(mean, std, len(values), len(runs.seeds))
+    over_orders = spread(by_key, 1) if runs.orders else np.nan
+    return Number(mean, spread(by_key, 0), len(values), len(runs.keys), orders=over_orders)
 
 
 def _average(runs: Runs, method: str, metric: Callable[[Record], float]) -> Number:

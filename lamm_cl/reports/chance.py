@@ -1,6 +1,7 @@
 """What guessing scores: 100 / (classes that compete), by the same metrics as what was measured.
 
-Own label space: those of the image's experience. Joint: those of all experiences learned so far.
+Own label space: those of the image's experience. Joint: those of all experiences learned so far. All: those of the stream.
+Classes that count as one (domains of a chain) are one.
 """
 
 from collections.abc import Callable
@@ -21,10 +22,13 @@ class Guess:
     def accuracy(self, label_space: str) -> np.ndarray:
         """R, (T+1, T) in %, as of `Record.accuracy`; NaN is undefined."""
         classes = np.array(self.dataset.experiences, dtype=float)
-        T = len(classes)
+        T, ends = len(classes), np.cumsum(self.dataset.experiences)
+        same = self.dataset.chain.same if self.dataset.chain else ()
+        seen = np.array([np.nan, *(len(set(same[:end])) if same else end for end in ends)])
+        if label_space == "all":
+            return np.full((T + 1, T), 100 / seen[-1])
         if label_space == "own":
             return np.tile(100 / classes, (T + 1, 1))
-        seen = np.concatenate([[np.nan], np.cumsum(classes)])
         return np.where(np.tri(T + 1, T, -1, dtype=bool), 100 / seen[:, None], np.nan)
 
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from lamm_cl.errors import UserError, did_you_mean
 from lamm_cl.reports.measures import compared_by
-from lamm_cl.reports.statistics import ENOUGH, LEVEL, Interval, Key, holm, interval
+from lamm_cl.reports.statistics import ENOUGH, LEVEL, Interval, holm, interval
 from lamm_cl.reports.table import Column, Label, Line, Number, Table
 from lamm_cl.results.record import Record
-from lamm_cl.results.runs import Runs, runs_in
+from lamm_cl.results.runs import Key, Runs, runs_in
 
 COLUMNS = (
     *(Column("difference"), Column("low"), Column("high"), Column("p (Holm)", digits=4)),
@@ -104,7 +104,7 @@ def _table(measure: str, where: str, against: str, rows: Sequence[Compared], fir
     found = [_interval(pairs) for _, _, pairs in rows]
     corrected = holm([each.p for each in found])
     lines = [
-        Line((*labels, place), _numbers(each, p, pairs, len(first.seeds)), group=f"{labels[0].key} {place.key}")
+        Line((*labels, place), _numbers(each, p, pairs, len(first.keys)), group=f"{labels[0].key} {place.key}")
         for (labels, place, pairs), each, p in zip(rows, found, corrected, strict=True)
     ]
     told: dict[str, list[str]] = {f"better than {against}": [], f"worse than {against}": [], "no difference shown": []}
@@ -137,7 +137,7 @@ def _rests_on(found: Sequence[Interval]) -> list[str]:
     """What the intervals of a table rest on, where that is little."""
     notes = []
     if (fewest := min(each.pairs for each in found)) < ENOUGH:
-        counted = f"{fewest} pair{'s' * (fewest != 1)}, one a {found[0].over}"
+        counted = f"{fewest} pair{'s' * (fewest != 1)}, one a{'n' * (found[0].over == 'order')} {found[0].over}"
         notes.append(f"rests on {counted}: with fewer than {ENOUGH} an interval holds only if differences are normal")
     if any(np.isnan(each.low) for each in found):
         notes.append(f"no interval: of a single pair, and of fewer than {ENOUGH} that all differ by the same")

@@ -98,7 +98,10 @@ def mean_std(values: Values) -> tuple[np.ndarray, np.ndarray]:
 
 
 def seeds_behind(curves: Sequence[Curve]) -> str:
-    """How many seeds stand behind the curves: "mean of 3 seeds, ..."."""
+    """How many seeds stand behind the curves: "mean of 3 seeds, ..."; with several class orders how many runs."""
+    if orders := {order for curve in curves for order in curve.runs.orders}:
+        runs = max(len(by_key) for curve in curves for by_key in curve.runs.records.values())
+        return f"mean of {runs} runs in {len(orders)} class orders, band: one standard deviation"
     counts = {len(by_seed) for curve in curves for by_seed in curve.runs.records.values()}
     number = str(min(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
     return "1 seed" if number == "1" else f"mean of {number} seeds, band: one standard deviation"

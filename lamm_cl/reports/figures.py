@@ -336,8 +336,8 @@ def _drops(curves: Sequence[Curve], place: str, label_space: str) -> list[tuple[
     names, lost = (), []
     for curve in curves:
         records = [*curve.runs.records.get((place, curve.method), {}).values()]
-        names = names or (records[0].dataset.classes if records else ())
-        same = [record.class_drops(label_space) for record in records if record.dataset.classes == names]
+        names = names or (records[0].dataset.told if records else ())
+        same = [record.class_drops(label_space) for record in records if record.dataset.told == names]
         lost.append(np.mean(same, axis=0) if same else np.full(len(names), np.nan))
     lost = np.array([each if len(each) else np.full(len(names), np.nan) for each in lost])
     defined = ~np.isnan(lost).all(axis=0)

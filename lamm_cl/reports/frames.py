@@ -5,18 +5,19 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from lamm_cl.reports.table import BOUND, MEASURED, Table
-from lamm_cl.results.csv import Row, rows
+from lamm_cl.results.csv import Row, columns_of, rows
 from lamm_cl.results.record import Record
 
 
 def of_records(records: Iterable[Record]) -> pd.DataFrame:
     """One row a count, as records.csv; correct is of whole numbers that may be missing."""
-    frame = pd.DataFrame(rows(records), columns=list(Row._fields))
+    found = rows(records)
+    frame = pd.DataFrame(found, columns=list(Row._fields))[columns_of(found)]
     return frame.astype({"correct": "Int64", "total": "int64", "accuracy": "float64"})
 
 
 def of_tables(tables: Sequence[Table], value: str) -> pd.DataFrame:
-    """The measured numbers of tables of one kind: value: mean, std, seeds.
+    """The measured numbers of tables of one kind: value: mean, std, orders, seeds.
 
     What differs among the tables' scopes leads the index, as in the CSV files.
     """

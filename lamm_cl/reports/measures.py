@@ -31,6 +31,17 @@ def in_space(metric: Callable, space: str) -> Callable[[Record], float]:
     return lambda record: metric(record.accuracy(space), record.dataset.test_images)
 
 
+def of_dataset(metric: Callable, space: str, name: str) -> Callable[[Record], float]:
+    """One of CHAIN on a dataset of a chain, whenever that arrived."""
+    return lambda record: float(metric(record.accuracy(space))[record.dataset.chain.names.index(name)])
+
+
+def in_chain(metric: Callable, space: str) -> Callable[[Record], float]:
+    """The mean of one of CHAIN over the datasets of a chain, of Transfer without the first."""
+    first = 1 if metric is metrics.transfer else 0
+    return lambda record: float(np.mean(metric(record.accuracy(space))[first:]))
+
+
 def compared_by(runs: Runs) -> dict[str, Callable[[Record], float]]:
     """What methods are compared by: name -> metric of a record; more is better in each."""
     found: dict[str, Callable[[Record], float]] = {}
@@ -71,6 +82,7 @@ def busy(records: Iterable[Record]) -> str:
     return f"machine {low} % busy" if low == high else f"machine {low} to {high} % busy"
 
 
+CHAIN = {"Transfer": metrics.transfer, "Average": metrics.average, "Last": metrics.last}
 INCREMENTAL = {  # column -> (which direction is better, metric)
     "average incremental": (1, metrics.average_incremental_accuracy),
     "last": (1, metrics.last_accuracy),

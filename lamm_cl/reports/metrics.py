@@ -58,6 +58,24 @@ def last_accuracy(joint: np.ndarray, test_images: ArrayLike) -> float:
     return float(incremental(joint, test_images)[-1])
 
 
+def transfer(R: np.ndarray) -> np.ndarray:
+    """(T,): for each experience j > 1 the mean over 1 <= i < j of R[i, j], before it is learned; NaN for the first.
+
+    This, `average` and `last` are ZSCL's, per dataset of a chain (Zheng et al., ICCV 2023); a table's average is over those.
+    """
+    return np.array([R[1:j, j - 1].mean() if j > 1 else np.nan for j in range(1, R.shape[1] + 1)])
+
+
+def average(R: np.ndarray) -> np.ndarray:
+    """(T,): for each experience j the mean over all i >= 1 of R[i, j]."""
+    return R[1:].mean(axis=0)
+
+
+def last(R: np.ndarray) -> np.ndarray:
+    """(T,): R[T, j]."""
+    return R[-1]
+
+
 def harmonic_mean(a: float, b: float) -> float:
     """2ab / (a + b), 0 if both are 0; of base (Set1) and new (Set2) classes in Zhou et al. (CoCoOp), CVPR 2022."""
     return 2 * a * b / (a + b) if a + b else 0.0

@@ -23,7 +23,7 @@ WIDE = 8  # columns; more stand closer together
 
 
 def to_csv(tables: Sequence[Table], value: str = "mean") -> str:
-    """One CSV of the measured numbers, bare: their `mean`, `std` or `seeds`; undefined is empty.
+    """One CSV of the measured numbers, bare: their `mean`, `std`, `orders` (over class orders) or `seeds`; undefined is empty.
 
     What differs among the tables' scopes leads as columns of its own.
     """
@@ -49,7 +49,7 @@ def _markdown(table: Table) -> str:
     heads = [*table.heads, *(column.key for column in table.columns)]
     lines = [[_markdown_text(head) for head in heads], ["---"] * len(table.heads) + ["---:"] * len(table.columns)]
     for labels, cells in _shown(table):
-        texts = [marks.get(c.rank, "{}").format(c.mean) + (c.std and f" ± {c.std}") + c.seeds for c in cells]
+        texts = [marks.get(c.rank, "{}").format(c.mean) + "".join(f" ± {each}" for each in c.spreads) + c.seeds for c in cells]
         lines.append([*(_markdown_text(label) for label in labels), *texts])
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     notes = "".join(f"- {_markdown_text(note)}\n" for note in table.notes)
@@ -79,7 +79,7 @@ def _float(table: Table, rows: "list[_Row]", columns: slice, caption: str) -> st
     body = []
     for labels, cells in rows:
         shown = cells[columns]
-        deviations = [f"$_{{\\pm {c.std}}}$" if c.std else "" for c in shown]
+        deviations = ["".join(f"$_{{\\pm {each}}}$" for each in c.spreads).replace("–", "\\textrm{--}") for c in shown]
         means = [marks.get(c.rank, "{}").format(c.mean.replace("−", "$-$").replace("–", "--")) for c in shown]
         texts = [mean + std + c.seeds for mean, std, c in zip(means, deviations, shown, strict=True)]
         rule = ["\\midrule"] if labels[0] and labels[1:] and body else []
@@ -133,7 +133,7 @@ def _html(table: Table) -> str:
 def _html_cell(number: Number, cell: "_Cell") -> str:
     mark = {BEST: "strong", SECOND: "u"}.get(cell.rank)
     mean = f"<{mark}>{cell.mean}</{mark}>" if mark else cell.mean
-    std = f'<span class="std"> ± {cell.std}</span>' if cell.std else ""
+    std = "".join(f'<span class="std"> ± {each}</span>' for each in cell.spreads)
     seeds = f'<span class="seeds">{cell.seeds}</span>' if cell.seeds else ""
     value = "" if np.isnan(number.mean) else f' data-value="{number.mean:.6g}"'
     return f"<td{value}>{mean}{std}{seeds}</td>"
@@ -155,17 +155,17 @@ def to_terminal(table: Table) -> rich.table.Table:
     for i, (labels, cells) in enumerate(_shown(table)):
         if labels[0] and labels[1:] and i:
             shown.add_section()
-        texts = [((c.mean, styles.get(c.rank, "")), (c.std and f" ±{c.std}", "dim"), c.seeds) for c in cells]
+        texts = [((c.mean, styles.get(c.rank, "")), ("".join(f" ±{each}" for each in c.spreads), "dim"), c.seeds) for c in cells]
         shown.add_row(*(Text(label) for label in labels), *(Text.assemble(*parts) for parts in texts))
     return shown
 
 
 @dataclass(frozen=True)
 class _Cell:
-    """A number as text: "81.20", "1.05" or "", " (2/3 seeds)" or ""."""
+    """A number as text: "81.20", its deviations over seeds and class orders ("1.05",), " (2/3 seeds)" or ""."""
 
     mean: str
-    std: str
+    spreads: tuple[str, ...]
     seeds: str
     rank: int
 
@@ -181,7 +181,7 @@ def _shown(table: Table, every: bool = False) -> list[_Row]:
         labels = [_plain(label.shown) for label in line.labels]
         repeated = [not every and labels[: i + 1] == list(before[: i + 1]) for i in range(len(labels) - 1)]
         cells = [
-            _Cell("", "", "", 0) if column.once and repeated[0] else _cell(number, column)
+            _Cell("", (), "", 0) if column.once and repeated[0] else _cell(number, column)
             for number, column in zip(line.numbers, table.columns, strict=True)
         ]
         shown.append((["" if r else label for r, label in zip([*repeated, False], labels, strict=True)], cells))
@@ -190,25 +190,34 @@ def _shown(table: Table, every: bool = False) -> list[_Row]:
 
 
 def _cell(number: Number, column: Column) -> _Cell:
-    seeds = f" ({number.seeds}/{number.expected} seeds)" if 0 < number.seeds < number.expected else ""
     if np.isnan(number.mean):
-        return _Cell("–", "", "", 0)
+        return _Cell("–", (), "", 0)
     mean = f"{rounded(number.mean, column):,.{column.digits}f}".replace("-", "−")
-    std = "" if np.isnan(number.std) else f"{number.std:,.{column.digits}f}"
-    return _Cell(mean, std, seeds, number.rank)
+    each = ["–" if np.isnan(deviation) else f"{deviation:,.{column.digits}f}" for deviation in (number.std, number.orders)]
+    spreads = each[: 2 if not np.isnan(number.orders) else 1 if not np.isnan(number.std) else 0]
+    word = "runs" if len(spreads) > 1 else "seeds"
+    seeds = f" ({number.seeds}/{number.expected} {word})" if 0 < number.seeds < number.expected else ""
+    return _Cell(mean, tuple(spreads), seeds, number.rank)
 
 
 def _bare(number: Number, column: Column, value: str) -> str:
     if value == "seeds":
         return str(number.seeds)
-    number_itself = {"mean": number.mean, "std": number.std}[value]
+    number_itself = {"mean": number.mean, "std": number.std, "orders": number.orders}[value]
     return "" if np.isnan(number_itself) else f"{rounded(number_itself, column):.{column.digits}f}"
 
 
 def _caption(table: Table) -> str:
     scope = ", ".join(_plain(f"{v} shots" if k == "shots" else v) for k, v in table.scope)
-    deviations = any(not np.isnan(number.std) for line in table.lines for number in line.numbers)
-    return f"{scope}: {table.title}" + ("; mean ± standard deviation over seeds" if deviations else "")
+    numbers = [number for line in table.lines for number in line.numbers]
+    told = "; mean ± standard deviation over seeds" if not all(np.isnan(number.std) for number in numbers) else ""
+    told = "; mean ± standard deviation over seeds ± over class orders" if over_orders([table]) else told
+    return f"{scope}: {table.title}{told}"
+
+
+def over_orders(tables: Sequence[Table]) -> bool:
+    """Whether any number has a deviation over class orders."""
+    return not all(np.isnan(number.orders) for table in tables for line in table.lines for number in line.numbers)
 
 
 def _plain(text: str) -> str:

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from lamm_cl.results.runs import Key
+
 COVERED = 0.95
 LEVEL = 1 - COVERED
 ENOUGH = 5  # pairs; with fewer the text says what an interval rests on
 REPEATED = ("seed", "order")  # what a run is repeated over: the parts of a key, in this order
-Key = int | tuple[int, ...]  # of a run among those of its method and dataset: a seed, or (seed, order)
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,20 @@ def interval(differences: Mapping[Key, float]) -> Interval:
     if not several or unknown:
         return (unknown or [t_interval([])])[0]
     return max(several, key=lambda each: each.high - each.low)
+
+
+def spread(values: Mapping[Key, float], part: int) -> float:
+    """How far a number moves when only one part of a run's key changes: 0 its seed, 1 its class order.
+
+    The sample's standard deviation over that part, with the rest of the key as it is; of several such the root of the mean
+    square. NaN where nothing is repeated.
+    """
+    groups: dict = {}
+    for key, value in values.items():
+        parts = key if isinstance(key, tuple) else (key,)
+        groups.setdefault((*parts[:part], *parts[part + 1 :]), []).append(value)
+    each = [float(np.var(group, ddof=1)) for group in groups.values() if len(group) > 1]
+    return float(np.sqrt(np.mean(each))) if each else np.nan
 
 
 def t_interval(differences: Sequence[float], over: str = REPEATED[0]) -> Interval:

@@ -11,13 +11,17 @@ BEST, SECOND = 1, 2
 
 @dataclass(frozen=True)
 class Number:
-    """One value per seed, summed up. Mean NaN: undefined, or no finished run; std NaN: fewer than two seeds."""
+    """One value per run, summed up: one for each seed, with several class orders one for each seed and order.
+
+    Mean NaN: undefined, or no finished run.  std: over seeds, NaN with fewer than two;  orders: the same over class orders.
+    """
 
     mean: float
     std: float
-    seeds: int
+    seeds: int  # runs behind it, of
     expected: int
     rank: int = 0  # BEST or SECOND of its column and group, else 0
+    orders: float = np.nan
 
 
 @dataclass(frozen=True)

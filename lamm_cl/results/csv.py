@@ -12,13 +12,17 @@ from lamm_cl.results.runs import records_in
 
 
 class Row(NamedTuple):
-    """One line of records.csv. `correct` and `accuracy` (in %) are None where the joint label space is undefined."""
+    """One line of records.csv. `correct` and `accuracy` (in %) are None where the joint label space is undefined.
+
+    `order` stands there where the scenario has several class orders.
+    """
 
     scenario: str
     dataset: str
     method: str
     shots: int | str
     seed: int
+    order: str
     label_space: str
     trained: int
     tested: int
@@ -34,13 +38,19 @@ class RunKey(NamedTuple):
     method: str
     shots: int | str
     seed: int
+    order: str = ""
+
+
+def columns_of(found: Sequence[Row]) -> list[str]:
+    """The columns that these rows fill."""
+    return [name for name in Row._fields if name != "order" or any(row.order for row in found)]
 
 
 def rows(records: Iterable[Record]) -> list[Row]:
     """The counts of the records, one a row, in a fixed order."""
     return [
         Row(
-            *(record.run.scenario, record.run.dataset, record.run.method, record.run.shots, record.run.seed),
+            *(record.run.scenario, record.run.dataset, record.run.method, record.run.shots, record.run.seed, record.run.order),
             *(count.label_space, count.trained, count.tested, count.correct, count.total),
             None if count.correct is None else 100 * count.correct / count.total,
         )
@@ -58,7 +68,7 @@ def write_records_csv(results: Path) -> Path:
 
 def lost(results: Path, planned: Collection[RunKey] = ()) -> str:
     """What results/records.csv counts and no record beside it gives, in one line; "" if nothing: writing it anew would lose
-    those counts. Where there are records, the `planned` runs (dataset, method, shots, seed) are coming and count as there."""
+    those counts. Where there are records, the `planned` runs are coming and count as there."""
     path = results / "records.csv"
     counted = _counted(read_regular(path).decode(errors="replace")) if path.exists() else []
     if not counted:
@@ -67,9 +77,9 @@ def lost(results: Path, planned: Collection[RunKey] = ()) -> str:
     given = _counted(records_csv(records))
     coming = {tuple(csv_text(str(each)) for each in key) for key in planned} if records else set()
     columns = [name for name in Row._fields if name in counted[0] and name not in ("correct", "total", "accuracy")]
-    there = {tuple(row[name] for name in columns) for row in given}
+    there = {tuple(row.get(name, "") for name in columns) for row in given}
     gone = [row for row in counted if tuple(row[name] for name in columns) not in there]
-    if all(tuple(row[name] for name in RunKey._fields) in coming for row in gone):
+    if all(tuple(row.get(name, "") for name in RunKey._fields) in coming for row in gone):
         return ""
     return f"{path}: has {len(counted):,} counts, the records beside it give {len(given):,}: written anew it would lose the rest"
 
@@ -80,17 +90,20 @@ def _counted(text: str) -> list[dict[str, str]]:
         found = list(csv.DictReader(io.StringIO(text), strict=True))
     except csv.Error:
         return []
-    return [row for row in found if all(isinstance(row.get(name), str) for name in RunKey._fields)]
+    needed = [name for name in RunKey._fields if name != "order"]
+    return [row for row in found if all(isinstance(row.get(name), str) for name in needed)]
 
 
 def records_csv(records: Iterable[Record]) -> str:
     """The content of results/records.csv: it follows from the records."""
+    found = rows(records)
+    columns = columns_of(found)
     lines = [
-        [csv_text(field) if isinstance(field, str) else field for field in row[:-1]]
+        [csv_text(field) if isinstance(field, str) else field for field in (getattr(row, name) for name in columns[:-1])]
         + ["" if row.accuracy is None else f"{row.accuracy:.6f}"]
-        for row in rows(records)
+        for row in found
     ]
-    return csv_lines([list(Row._fields), *lines])
+    return csv_lines([columns, *lines])
 
 
 def csv_lines(lines: Iterable[Sequence]) -> str:

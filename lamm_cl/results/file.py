@@ -167,8 +167,14 @@ def _check(record: Record) -> None:
             raise ValueError(f"{where}: expected numbers from 0 to {LARGEST_SIZE:,}, found {short(wrong)}")
     if type(record.run.shots) is str and record.run.shots != "full":
         raise ValueError(f"run.shots: expected a whole number or 'full', found '{record.run.shots}'")
+    if not re.fullmatch("[A-Za-z0-9]{0,20}", record.run.order):
+        raise ValueError(f"run.order: expected the name of a class order, found {short(record.run.order)}")
+    if not isinstance(orders := record.scenario.get("orders", []), list):
+        raise ValueError(f"scenario.orders: expected a list, found {short(orders)}")
     for key, kind in (("datasets", str), ("methods", str), ("seeds", int)):
         listed = record.scenario.get(key, [])
+        if key == "datasets" and isinstance(listed, list):  # a chain is a list in it
+            listed = [each for one in listed for each in (one if isinstance(one, list) else [one])]
         if not isinstance(listed, list) or any(type(each) is not kind for each in listed):
             raise ValueError(f"scenario.{key}: expected a list, found {short(listed)}")
     for where, facts, kind in (
@@ -183,6 +189,10 @@ def _check(record: Record) -> None:
         raise ValueError(f"card.departures: expected a list, found {short(record.card['departures'])}")
     if not T or sum(data.experiences) != len(data.classes) or len(data.test_images) != T:
         raise ValueError("dataset: classes, experiences and test_images do not belong together")
+    if (chain := data.chain) is not None:
+        sizes = len(chain.classes), sum(chain.classes), len(chain.same) or len(data.classes)
+        if sizes != (len(chain.names), len(data.classes), len(data.classes)) or min(chain.classes) < 1:
+            raise ValueError("dataset.chain: names, classes and same do not belong together")
     if len(record.model.trainable) != T:
         raise ValueError(f"model.trainable: expected one for each of the {T} experiences")
     for stage, seconds in record.measured.seconds.items():

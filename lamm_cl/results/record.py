@@ -1,9 +1,13 @@
 """What a finished run says: counts, with everything needed to know what was counted.
 
 Experiences are numbered from 1; trained = 0 is the untrained method. An image is scored against the classes of its own
-experience (label space `own`) or against all classes learned so far (`joint`; undefined for those not yet learned).
+experience (label space `own`), against all classes learned so far (`joint`; undefined for those not yet learned), or against
+all classes of the stream (`all`).
 """
 
+import hashlib
+import json
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
@@ -12,7 +16,7 @@ import numpy as np
 from lamm_cl.errors import UserError
 
 FORMAT = 1
-LABEL_SPACES = ("own", "joint")
+LABEL_SPACES = ("own", "joint", "all")
 BOUNDS = ("joint",)
 WORK = ("images encoded", "prompts forward", "prompts backward", "multiply-adds")
 LARGEST = 2**53  # beyond it a float no longer holds every whole number
@@ -31,7 +35,7 @@ def bound_of(method: str) -> tuple[str, str]:
 class RunFacts:
     """Which run: one method on one dataset with so many training images per class ("full": all) and one seed.
 
-    `method` is the key of a card, or of a bound (`bound_of`).
+    `method` is the key of a card, or of a bound (`bound_of`). `order`: the class order's name where the scenario has several.
     """
 
     scenario: str
@@ -40,6 +44,7 @@ class RunFacts:
     method: str
     shots: int | str
     seed: int
+    order: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,18 @@ class FeatureFacts:
 
 
 @dataclass(frozen=True)
+class ChainFacts:
+    """Of a chain, by arrival: its datasets, and how many classes each has.
+
+    same: a number for each class, the same for those that count as one; empty where every class counts for itself.
+    """
+
+    names: tuple[str, ...]
+    classes: tuple[int, ...]
+    same: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class DatasetFacts:
     """What was seen when. Classes are in their order of arrival, T experiences."""
 
@@ -81,6 +98,16 @@ class DatasetFacts:
     named: str = ""  # how the scenario or the command named it: a name, or the path of one's own
     images: tuple[int, ...] = ()  # in train and in test, all that lay there
     names_and_sizes: str = ""  # the fingerprint that earlier versions would have written
+    chain: ChainFacts | None = None
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """Class names for people: of one that several classes have, each with its dataset."""
+        if self.chain is None:
+            return self.classes
+        often = Counter(name.casefold() for name in self.classes)
+        of = [name for name, classes in zip(self.chain.names, self.chain.classes, strict=True) for _ in range(classes)]
+        return tuple(f"{c} ({d})" if often[c.casefold()] > 1 else c for c, d in zip(self.classes, of, strict=True))
 
 
 @dataclass(frozen=True)
@@ -188,6 +215,12 @@ class Record:
             matrix.flags.writeable = False
         return matrices
 
+    @property
+    def place(self) -> str:
+        """DATASET/METHOD/shotsK-seedS[-orderO], its folder below runs/."""
+        run = self.run
+        return f"{run.dataset}/{run.method}/{run_name(run.shots, run.seed, run.order)}"
+
     def same_images(self, other: "Record") -> bool:
         """Whether the images are those of another record, as far as the older of the two could tell."""
         one, two = self.dataset, other.dataset
@@ -197,7 +230,20 @@ class Record:
 
     def __str__(self) -> str:
         run = self.run
-        return f"{run.scenario}: {run.dataset}/{run.method}/shots{run.shots}-seed{run.seed}"
+        return f"{run.scenario}: {self.place}"
+
+
+def run_name(shots: int | str, seed: int, order: str = "") -> str:
+    """What a run's folder is called among those of its method on a dataset."""
+    return f"shots{shots}-seed{seed}" + (f"-order{order}" if order else "")
+
+
+def order_name(order: str | dict | list) -> str:
+    """What a class order of a scenario is called among several, by what it is, wherever in their list it stands: dataset,
+    reversed, the number of a seed, or of a stored one the first digits of its sha256."""
+    if isinstance(order, dict):
+        return str(order.get("seed"))
+    return order if isinstance(order, str) else hashlib.sha256(json.dumps(order).encode()).hexdigest()[:8]
 
 
 def by_size(shots: int | str) -> tuple[bool, int]:

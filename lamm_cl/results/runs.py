@@ -1,6 +1,7 @@
 """What finished runs leave in results/.
 
-    results/<scenario>/runs/<dataset>/<method>/shots<k>-seed<s>/record.json      one Record, the only truth
+    results/<scenario>/runs/<dataset>/<method>/shots<k>-seed<s>/record.json      one Record, the only truth; with several class
+                                                                                 orders shots<k>-seed<s>-order<o>
     results/<scenario>/records.pack                                              all records in one file (results/pack.py)
     results/<scenario>/records.csv                                               the counts of all records, one a row
 """
@@ -14,8 +15,20 @@ from pathlib import Path, PurePath
 import numpy as np
 
 from lamm_cl.errors import UserError
-from lamm_cl.results.record import LABEL_SPACES, OF_BYTES, Record, bound_of, by_size
+from lamm_cl.results.record import LABEL_SPACES, OF_BYTES, Record, bound_of, by_size, order_name
 from lamm_cl.results.stored import loaded, nothing_in
+
+CHAIN = " + "  # between the datasets of a chain, where a record names them as the scenario did
+Key = int | tuple[int, str]  # of a run among those of its method and dataset: a seed, or (seed, order) with several orders
+
+
+def key_of(record: Record) -> Key:
+    return (record.run.seed, record.run.order) if record.run.order else record.run.seed
+
+
+def told_key(key: Key) -> str:
+    """For people: "1", or "1 in order 1993"."""
+    return f"{key[0]} in order {key[1]}" if isinstance(key, tuple) else str(key)
 
 
 class Unfit(UserError):
@@ -34,8 +47,8 @@ def records_in(results: Path) -> list[Record]:
 class Runs:
     """The finished runs of one results folder at one number of shots: what one table, or one line style, is about.
 
-    Datasets and methods are in the scenario's order, those without any finished run left out; `seeds` are the ones that
-    the scenario names, finished or not.
+    Datasets and methods are in the scenario's order, those without any finished run left out; `seeds` and `orders` are the
+    ones that the scenario names, finished or not. `orders` is empty where the scenario has one.
     """
 
     scenario: str
@@ -43,8 +56,14 @@ class Runs:
     datasets: tuple[str, ...]
     methods: tuple[str, ...]
     seeds: tuple[int, ...]
-    records: dict[tuple[str, str], dict[int, Record]]  # (dataset, method) -> seed -> record
+    records: dict[tuple[str, str], dict[Key, Record]]  # (dataset, method) -> seed, or (seed, order) -> record
     bounds: "Runs | None" = None  # those of the same methods that are bounds, if any is finished
+    orders: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """What each method is to be run with on each dataset."""
+        return tuple((seed, order) for order in self.orders for seed in self.seeds) if self.orders else self.seeds
 
     @property
     def experiences(self) -> int:
@@ -71,18 +90,18 @@ class Runs:
         return [r for dataset in self.datasets for r in self.records.get((dataset, method), {}).values()]
 
     def values(self, dataset: str, method: str, metric: Callable[[Record], np.ndarray | float]) -> dict:
-        """seed -> metric of the run, for the finished seeds."""
-        return {seed: metric(record) for seed, record in self.records.get((dataset, method), {}).items()}
+        """key -> metric of the run, for the finished ones."""
+        return {key: metric(record) for key, record in self.records.get((dataset, method), {}).items()}
 
     def averages(self, method: str, metric: Callable[[Record], np.ndarray | float]) -> dict:
-        """seed -> average over all datasets, for the seeds that are finished on every dataset.
+        """key -> average over all datasets, for the seeds (and orders) that are finished on every dataset.
 
         None of an array where datasets differ in their number of experiences.
         """
         each = [self.values(dataset, method, metric) for dataset in self.datasets]
         if len({np.shape(value) for values in each for value in values.values()}) > 1:
             return {}
-        return {s: np.mean([values[s] for values in each], axis=0) for s in self.seeds if all(s in v for v in each)}
+        return {key: np.mean([values[key] for values in each], axis=0) for key in self.keys if all(key in v for v in each)}
 
     def name(self, method: str) -> str:
         """The card's name for people ("CoOp"); the method's key where two cards share a name."""
@@ -100,7 +119,7 @@ class Runs:
         gaps: dict = {}  # seeds -> dataset -> methods
         for d in self.datasets:
             for m in self.methods:
-                seeds = ", ".join(str(s) for s in self.seeds if s not in self.records.get((d, m), {}))
+                seeds = ", ".join(told_key(key) for key in self.keys if key not in self.records.get((d, m), {}))
                 gaps.setdefault(seeds, {}).setdefault(d, []).append(m)
         gaps.pop("", None)
         notes = [f"no finished run of {x}" for x in absent]
@@ -152,9 +171,10 @@ def _runs(records: list[Record]) -> Runs:
 def _of_a_kind(records: list[Record]) -> Runs:
     cells: dict = {}
     for record in records:
-        cells.setdefault((record.run.dataset, record.run.method), {})[record.run.seed] = record
+        cells.setdefault((record.run.dataset, record.run.method), {})[key_of(record)] = record
     scenario = records[0].scenario
     datasets = [_kept(name, records) for name in scenario.get("datasets", ())]
+    named = [order_name(order) for order in scenario.get("orders", ())]
     return Runs(
         records[0].run.scenario,
         records[0].run.shots,
@@ -162,11 +182,18 @@ def _of_a_kind(records: list[Record]) -> Runs:
         _in_order({method for _, method in cells}, scenario.get("methods", ())),
         tuple(sorted({s for r in records for s in (r.run.seed, *r.scenario.get("seeds", ()))})),
         cells,
+        orders=_in_order({r.run.order for r in records} | {*named}, named) if records[0].run.order else (),
     )
 
 
-def _kept(name: str, records: Sequence[Record]) -> str:
-    """What records call the dataset that a scenario lists by a path, or in another spelling; the name, if none has it."""
+def _kept(name: str | Sequence[str], records: Sequence[Record]) -> str:
+    """What records call the dataset that a scenario lists by a path, in another spelling, or as a chain; the name, if none has
+    it."""
+    if not isinstance(name, str):
+        joined = "+".join(_kept(each, records) for each in name)
+        if joined in {record.run.dataset for record in records}:
+            return joined
+        name = CHAIN.join(name)
     called = {record.dataset.named: record.run.dataset for record in records}
     path = PurePath(name)
     last = path.stem if path.suffix in (".json", ".csv", ".npz") else path.name
@@ -188,8 +215,9 @@ def check_comparable(results: Path, records: list[Record]) -> None:
     rules = [  # what must agree, among runs with the same ...
         # a model of one's own shares no frozen weights with other methods, and begins from other ones with each seed
         ("backbone hash", lambda r: r.backbone.hash or r.backbone.architecture, lambda r: r.backbone.hash == "" and r.run.method),
-        ("class order", lambda r: r.dataset.order, lambda r: (r.run.dataset,)),
-        ("experiences", lambda r: r.dataset.experiences, lambda r: (r.run.dataset, r.bound)),
+        ("class order", lambda r: r.dataset.order, lambda r: (r.run.dataset, r.run.order)),
+        ("number of class orders", lambda r: bool(r.run.order), lambda r: ()),
+        ("experiences", lambda r: r.dataset.experiences, lambda r: (r.run.dataset, r.run.order, r.bound)),
         ("card hash", lambda r: r.card.get("hash"), lambda r: (r.run.dataset, r.run.method)),
     ]
     for name, value, group in rules:

@@ -1,6 +1,6 @@
 """Where finished runs lie: each in a folder of its own below runs/, or all in a pack. Whoever reads results asks here.
 
-    results/<scenario>/runs/<dataset>/<method>/shots<k>-seed<s>/record.json      what runs write
+    results/<scenario>/runs/<dataset>/<method>/shots<k>-seed<s>/record.json      what runs write (-order<o> too, of several)
     results/<scenario>/records.pack                                              the same in one file; read where no runs/ lie
 """
 
@@ -87,12 +87,12 @@ def pack_of(results: Path) -> Path | None:
 
 
 def loaded(results: Path) -> list[tuple[Stored, Record]]:
-    """The finished runs, sorted by dataset, method, shots and seed. Raises UserError as `runs.records_in`."""
+    """The finished runs, sorted by dataset, method, shots, seed and order. Raises UserError as `runs.records_in`."""
     found: dict = {}
     for one in stored(results):
         record = one.record()
         run = record.run
-        key = (run.dataset, run.method, *by_size(run.shots), run.seed)
+        key = (run.dataset, run.method, *by_size(run.shots), run.seed, run.order)
         if key in found:
             raise UserError(f"{one.where}: the run {record} is in this results folder twice")
         found[key] = one, record

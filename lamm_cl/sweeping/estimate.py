@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from lamm_cl.config.lengths import lengths
 from lamm_cl.config.schema import Card
+from lamm_cl.data.orders import class_counts
 from lamm_cl.sweeping.plan import Run
 
 BACKWARD = 2  # a backward pass costs two forward passes
@@ -15,6 +16,7 @@ class Sizes:
     classes: int
     train: int
     test: int
+    chain: tuple[int, ...] = ()  # classes of each dataset of a chain
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Passes:
 
 def passes(run: Run, size: Sizes, asked: Asked) -> Passes:
     """Of one run whose bank is empty."""
-    training, (n, images), counts = run.card.training, images_of(run, size), classes_of(run.stream.experiences, size.classes)
+    training, (n, images), counts = run.card.training, images_of(run, size), counts_of(run, size)
     how_long = lengths(training, images, n / size.classes)
     trained = round(sum(each.images for each in how_long))
     own = run.dataset, run.shots, run.seed
@@ -89,10 +91,15 @@ def passes(run: Run, size: Sizes, asked: Asked) -> Passes:
     return Passes(bank, trained + size.test * (len(counts) + asked.unseen) + n * asked.again, trained)
 
 
+def counts_of(run: Run, size: Sizes) -> list[int]:
+    """Classes of each experience."""
+    return class_counts(run.stream.experiences, size.classes, run.dataset, size.chain)
+
+
 def images_of(run: Run, size: Sizes) -> tuple[int, list[float]]:
     """Training images: in all, and of each experience."""
     n = size.train if run.shots == "full" else min(size.train, run.shots * size.classes)
-    return n, [n * c / size.classes for c in classes_of(run.stream.experiences, size.classes)]
+    return n, [n * c / size.classes for c in counts_of(run, size)]
 
 
 def work(runs: Iterable[Run], sizes: dict[str, Sizes], asked_by: Callable[[Card], Asked]) -> Work:
@@ -109,16 +116,9 @@ def work(runs: Iterable[Run], sizes: dict[str, Sizes], asked_by: Callable[[Card]
         bank |= {entry: max(n, bank.get(entry, 0)) for entry, n in found.bank.items()}
         if training and asked.texts:
             n, images = images_of(run, size)
-            counts = classes_of(run.stream.experiences, size.classes)
+            counts = counts_of(run, size)
             seen = (run.card.label_space or run.scenario.train_label_space) == "seen"
             for i, (c, each) in enumerate(zip(counts, lengths(training, images, n / size.classes), strict=True)):
                 in_play = sum(counts[: i + 1]) if seen else c
                 prompts += each.steps * in_play * (training.batch if asked.each else 1)
     return Work(sum(bank.values()), prompted, prompts)
-
-
-def classes_of(experiences: str | int | tuple[int, ...], classes: int) -> list[int]:
-    if isinstance(experiences, tuple):
-        return list(experiences)
-    T = 2 if experiences == "halves" else experiences
-    return [classes // T + (i < classes % T) for i in range(T)]

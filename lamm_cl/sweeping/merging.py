@@ -67,7 +67,7 @@ def _parts(several: Sequence[Path]) -> tuple[dict[str, Part], int]:
         if not found:
             raise nothing_in(results)
         for one, record in found:
-            place = f"{record.run.dataset}/{record.run.method}/shots{record.run.shots}-seed{record.run.seed}"
+            place = record.place
             if one.place != place:
                 raise UserError(f"{one.where}: is the run {place}, and lies elsewhere")
             _check_files(one, record)

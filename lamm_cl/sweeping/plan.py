@@ -1,7 +1,8 @@
 """The runs of a scenario, planned and checked against what is already in results/.
 
-A run is one (dataset, method, shots, seed). Each gives its own record.json and nothing is shared between runs: they may
-be done in any order, at any number of jobs, in several calls, and give the same records.
+A run is one (dataset, method, shots, seed), with several class orders one of these too. Each gives its own record.json and
+nothing is shared between runs: they may be done in any order, at any number of jobs, in several calls, and give the same
+records.
 """
 
 import re
@@ -14,11 +15,14 @@ from lamm_cl import yaml_facts
 from lamm_cl.config import pieces
 from lamm_cl.config.cards import card_for
 from lamm_cl.config.identity import content_hash, difference, from_record, identity
-from lamm_cl.config.schema import Card, Scenario
+from lamm_cl.config.schema import Card, OrderSeed, Scenario
 from lamm_cl.data import catalogue
 from lamm_cl.errors import UserError
-from lamm_cl.results.record import Record, bound_of
+from lamm_cl.results.record import Record, bound_of, order_name, run_name
 from lamm_cl.results.remembered import remembered
+
+LONGEST = 255  # bytes of a folder's name
+Order = str | OrderSeed | tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,14 @@ class Run:
     shots: int | Literal["full"]
     seed: int
     folder: Path
+    order: str = ""  # of several in the scenario, the one of this run, by its name (results.record.order_name)
 
     @property
     def stream(self) -> Scenario:
-        """The scenario as this run sees it: a bound sees all classes at once."""
+        """The scenario as this run sees it, in one order; a bound sees all classes at once."""
         joint = bound_of(self.method)[1] == "joint"
-        return self.scenario.model_copy(update={"experiences": 1}) if joint else self.scenario
+        seen = in_order(self.scenario, self.order)
+        return seen.model_copy(update={"experiences": 1}) if joint else seen
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -50,10 +56,12 @@ class Run:
             "method": self.method,
             "shots": self.shots,
             "seed": self.seed,
+            **({"order": self.order} if self.order else {}),
         }
 
     def __str__(self) -> str:
-        return f"{self.dataset} / {self.method} / shots {self.shots} / seed {self.seed}"
+        order = f" / order {self.order}" if self.order else ""
+        return f"{self.dataset} / {self.method} / shots {self.shots} / seed {self.seed}{order}"
 
 
 @dataclass(frozen=True)
@@ -84,19 +92,31 @@ def plan(
     Raises UserError for an option that a piece of a card does not have: now, and not when its turn comes.
     """
     root = results / scenario.name / "runs"
-    folders = _folders(datasets or scenario.datasets)
+    folders = _folders(datasets or scenario.names)
     cards = {method: card_for(scenario, method) for method in methods or scenario.methods}
     for card in cards.values():
         pieces.check(card)
     learning = [method for method, card in cards.items() if card.training or card.head]
     cards |= {f"{method}@{bound}": cards[method] for bound in scenario.bounds for method in learning}
     return [
-        Run(scenario, dataset, method, card, k, seed, root / folder / method / f"shots{k}-seed{seed}")
+        Run(scenario, dataset, method, card, k, seed, root / folder / method / run_name(k, seed, order), order)
         for dataset, folder in folders.items()
         for method, card in cards.items()
         for k in shots or scenario.shots
         for seed in seeds or scenario.seeds
+        for order in orders_of(scenario) or [""]
     ]
+
+
+def orders_of(scenario: Scenario) -> dict[str, Order]:
+    """The orders of a scenario with several, by their names."""
+    named = scenario.model_dump(mode="json", include={"orders"}).get("orders", [])
+    return {order_name(facts): order for facts, order in zip(named, scenario.orders, strict=True)}
+
+
+def in_order(scenario: Scenario, name: str) -> Scenario:
+    """The scenario with one of its orders as the only one; "" of a scenario with one."""
+    return scenario.model_copy(update={"order": orders_of(scenario)[name], "orders": ()}) if name else scenario
 
 
 def made(runs: Sequence[Run]) -> dict[Path, Record]:
@@ -119,6 +139,8 @@ def _folders(datasets: Sequence[str]) -> dict[str, str]:
     for dataset, folder in folders.items():
         if not re.fullmatch(r"[^/\\\x00-\x1f]+", folder) or folder in (".", ".."):
             raise UserError(f"datasets: {dataset!r}: expected a name, or a path whose last part is one")
+        if len(folder.encode()) > LONGEST:
+            raise UserError(f"datasets: {dataset!r}: a name of more than {LONGEST} bytes is none of a folder")
         if list(folders.values()).count(folder) > 1:
             raise UserError(f"datasets: {dataset!r}: another dataset is called {folder!r} too")
     return folders

@@ -20,7 +20,7 @@ Derived = Callable[[Path], dict[str, str]]  # a results folder -> name -> conten
 def check_kept(runs: Sequence[Run], replace: bool = False) -> None:
     """Raises UserError where these runs would write beside a pack, or rewrite counts whose records are gone with fewer (unless
     `replace`): somebody's numbers, which cannot be made again from what lies there."""
-    planned = [RunKey(run.dataset, run.method, run.shots, run.seed) for run in runs]
+    planned = [RunKey(run.dataset, run.method, run.shots, run.seed, run.order) for run in runs]
     for folder in {run.folder.parents[3]: run for run in runs}:
         check_writable(folder, "choose another --results folder")
         if not replace and folder.is_dir() and (told := lost(folder, planned)):

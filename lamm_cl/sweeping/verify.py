@@ -11,15 +11,15 @@ from types import MappingProxyType
 from lamm_cl import yaml_facts
 from lamm_cl.config.identity import content_hash, difference, from_record, identity
 from lamm_cl.config.lengths import lengths
-from lamm_cl.config.schema import FEATURES, Card, Scenario
+from lamm_cl.config.schema import CHAIN, FEATURES, Card, Scenario
 from lamm_cl.data import catalogue
 from lamm_cl.errors import UserError, did_you_mean, shown
 from lamm_cl.files import read_regular
 from lamm_cl.results.file import parsed, read_record
-from lamm_cl.results.record import Record, bound_of
+from lamm_cl.results.record import Record, bound_of, run_name
 from lamm_cl.results.stored import Stored, nothing_in, pack_of, scenario_text, stored
 from lamm_cl.sweeping.execute import Event, Settings, Train, execute
-from lamm_cl.sweeping.plan import plan
+from lamm_cl.sweeping.plan import orders_of, plan
 from lamm_cl.sweeping.publish import Derived
 
 MOST_PASSES = 1_000_000  # images of training that are done again without asking
@@ -68,7 +68,8 @@ def asks(one: Stored, data_root: Path | None = None, places: Mapping[str, str] =
         found.append(f"the weights of {shown(named)}, from a file or the network")
     with suppress(UserError):  # data that are nowhere: told when it is done again
         named = _place(record, {}, data_root) if record.run.dataset not in places else ""
-        found += [f"the files of {shown(name)}" for name in (named, scenario.train_on or "") if catalogue.is_path(name)]
+        each = [one for name in (named, scenario.train_on or "") for one in catalogue.members(name) or [name]]
+        found += [f"the files of {shown(name)}" for name in each if catalogue.is_path(name)]
     images = _training_images(record)
     passes = round(sum(each.images for each in lengths(training, images, sum(images) / len(record.dataset.classes))))
     if passes > MOST_PASSES:
@@ -78,10 +79,11 @@ def asks(one: Stored, data_root: Path | None = None, places: Mapping[str, str] =
 
 def _training_images(record: Record) -> list[float]:
     """Of each experience: in all as many as the dataset has, if it is a known one, or as the record says."""
-    told, known, shots = record.dataset.train_images, catalogue.info(record.run.dataset), record.run.shots
-    if known is None:
+    told, name, shots = record.dataset.train_images, record.run.dataset, record.run.shots
+    known = [known for each in catalogue.members(name) or [name] if (known := catalogue.info(each))]
+    if not known:
         return list(told)
-    there = known.train if isinstance(shots, str) else min(known.train, shots * known.classes)
+    there = sum(one.train if isinstance(shots, str) else min(one.train, shots * one.classes) for one in known)
     return [max(each, there / len(told)) for each in told]
 
 
@@ -109,7 +111,9 @@ def recompute(one: Stored, settings: Settings, tell: Callable[[Event], None], tr
             shots=[old.run.shots],
             seeds=[old.run.seed],
         )
-        run = next(run for run in runs if run.method == old.run.method)
+        run = next((run for run in runs if (run.method, run.order) == (old.run.method, old.run.order)), None)
+        if run is None:
+            return f"run.order: {shown(old.run.order)} is none of its scenario's"
         anew = replace(settings, jobs=1, cache=_without_features(settings.cache, Path(folder) / "cache"))
         failures = execute([replace(run, card=card)], anew, tell, train=train, publish=lambda *_: None)
         if failures:
@@ -126,6 +130,12 @@ def recompute(one: Stored, settings: Settings, tell: Callable[[Event], None], tr
 def _place(record: Record, places: Mapping[str, str], data_root: Path | None) -> str:
     """How to name the dataset of a record now. UserError for one's own data that is nowhere."""
     name, named = record.run.dataset, record.dataset.named
+    if (chain := catalogue.members(named)) and not places.get(name):
+        return CHAIN.join(_single(record, catalogue.canonical(each), each, places, data_root) for each in chain)
+    return _single(record, name, named, places, data_root)
+
+
+def _single(record: Record, name: str, named: str, places: Mapping[str, str], data_root: Path | None) -> str:
     if place := places.get(name):
         if not catalogue.is_there(place, data_root):
             raise UserError(f"--data {name}={place}: no such file or folder (looked for in {Path.cwd()})")
@@ -158,9 +168,11 @@ def _of_run(one: Stored) -> Iterator[str]:
     if "sha256" not in content:
         yield f"{where}: has no sha256, so a change would not be noticed"
     run = record.run
-    place = "/".join((catalogue.canonical(run.dataset), run.method, f"shots{run.shots}-seed{run.seed}"))
+    place = "/".join((catalogue.canonical(run.dataset), run.method, run_name(run.shots, run.seed, run.order)))
     if one.place != place:
         yield f"{where}: is the run {place}, and lies elsewhere"
+    if run.order not in (orders_of(models[0]) or ("",)):
+        yield f"{where}: run.order: {shown(run.order)} is none of its scenario's"
     for model, facts, kind in zip(models, (record.scenario, record.card), ("scenario", "card"), strict=True):
         if facts.get("hash") != content_hash(model):
             yield f"{where}: {kind}: its hash does not follow from it"

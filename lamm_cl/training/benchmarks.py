@@ -25,6 +25,7 @@ from lamm_cl.config.schema import Backbone, Scenario
 from lamm_cl.data.dataset import Dataset, Split, learned_from
 from lamm_cl.data.images import open_image
 from lamm_cl.errors import UserError
+from lamm_cl.sweeping.plan import in_order
 from lamm_cl.towers.devices import device as resolved
 from lamm_cl.towers.features import FeaturesOnly
 from lamm_cl.training import stream
@@ -47,6 +48,7 @@ class Origin:
     cache: Path
     device: str
     backbone: Backbone | None = None  # whose features the items are; None: they are images
+    order: str = ""  # of several in the scenario, this one
 
     def __deepcopy__(self, memo: dict) -> "Origin":
         return self  # facts; a copied model shares them
@@ -139,12 +141,12 @@ def plain(image) -> Tensor:
 
 
 def origin_of(scenario: Scenario, named: str, shots: int | Literal["full"], seed: int, *, data_root: Path | None, cache: Path,
-              device: str = "cpu", backbone: Backbone | None = None) -> Origin:  # fmt: skip
+              device: str = "cpu", backbone: Backbone | None = None, order: str = "") -> Origin:  # fmt: skip
     dataset = dataset_in(named, data_root, cache)
     if scenario.train_on:
         dataset = learned_from(dataset, dataset_in(scenario.train_on, data_root, cache))
-    parts = stream.split(scenario, dataset, shots, seed)
-    return Origin(scenario, named, shots, seed, dataset, parts, cache, device, backbone)
+    parts = stream.split(in_order(scenario, order), dataset, shots, seed)
+    return Origin(scenario, named, shots, seed, dataset, parts, cache, device, backbone, order)
 
 
 def benchmark(origin: Origin, transform: Transform | None = None, test_transform: Transform | None = None) -> Benchmark:

@@ -25,6 +25,8 @@ def export(dataset: Dataset, backbone: Backbone, cache: Path, device: str) -> by
     set's template.  The same bank gives the same bytes."""
     if dataset.features:
         raise UserError(f"{dataset.name}: holds {dataset.kind} already")
+    if dataset.chain:
+        raise UserError(f"{dataset.name}: is a chain; a file of features is of one of its datasets")
     if not len(dataset.train):
         raise UserError(f"{dataset.name}: has test images only; a file of features needs training features too")
     with one_thread():

@@ -18,7 +18,7 @@ import torch
 from lamm_cl.config.schema import Backbone
 from lamm_cl.data.dataset import Dataset
 from lamm_cl.files import PACKAGE
-from lamm_cl.results.record import BackboneFacts, DatasetFacts, FeatureFacts, Measured
+from lamm_cl.results.record import BackboneFacts, ChainFacts, DatasetFacts, FeatureFacts, Measured
 from lamm_cl.sweeping.same import weights_hash
 from lamm_cl.towers.clip import FrozenCLIP
 from lamm_cl.training import stream
@@ -60,6 +60,7 @@ def facts_of(dataset: Dataset, parts: stream.Stream, named: str) -> DatasetFacts
         named=named,
         images=(len(dataset.train), len(dataset.test)),
         names_and_sizes=dataset.names_and_sizes,
+        chain=ChainFacts(*map(tuple, zip(*parts.chain)), parts.same) if parts.chain else None,
     )
 
 

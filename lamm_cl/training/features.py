@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms import InterpolationMode, RandomHorizontalFlip, RandomResizedCrop
 
-from lamm_cl.data.dataset import Split
+from lamm_cl.data.dataset import Split, in_memory
 from lamm_cl.data.images import open_image
 from lamm_cl.errors import UserError
 from lamm_cl.seeds import derive
@@ -136,7 +136,7 @@ class Pixels:
     def decoded(self, ids: list[int], epoch: int) -> Iterable[Tensor | UserError]:
         decoding = Decoding(self.split.images, self.clip.preprocess, self.clip.image_size, self.augmentation, ids, epoch,
                             self.noise)  # fmt: skip
-        if len(ids) < MANY or isinstance(self.split.images, np.ndarray):
+        if len(ids) < MANY or in_memory(self.split.images):
             return (decoding[at] for at in range(len(ids)))
         workers = min(8, CPUS - 1) if self.clip.device.type == "cuda" else min(1, CPUS - 1)  # a CPU tower is the slow part
         ahead = {"prefetch_factor": AHEAD} if workers else {}

@@ -22,7 +22,7 @@ from lamm_cl.config.schema import Card
 from lamm_cl.data import catalogue
 from lamm_cl.errors import UserError
 from lamm_cl.learner.pieces import count_learning
-from lamm_cl.results.record import BackboneFacts, ModelFacts, Record, RunFacts
+from lamm_cl.results.record import BackboneFacts, ModelFacts, Record, RunFacts, run_name
 from lamm_cl.seeds import derive
 from lamm_cl.towers.clip import hash_of
 from lamm_cl.training.benchmarks import Benchmark, frozen_of
@@ -39,7 +39,7 @@ class OutsideRecorder(Recorder):
     yet has no logits for what is missing."""
 
     def __init__(self, benchmark: Benchmark, scores_unseen: bool):
-        super().__init__(benchmark.origin.scenario.label_spaces)
+        super().__init__(benchmark.origin.scenario.label_spaces, same=benchmark.origin.parts.same)
         self.classes, self.mine_of = benchmark.n_classes, benchmark.experiences
         self.scores_unseen, self.learned = scores_unseen, 0
 
@@ -137,7 +137,8 @@ def carry_out(strategy, benchmark: Benchmark, card: Card) -> Record:
     T, scenario = len(trainable), origin.scenario
     tests = (T + 1) * len(origin.dataset.test)
     return Record(
-        run=RunFacts(scenario.name, scenario.version, catalogue.canonical(origin.named), card.key, origin.shots, origin.seed),
+        run=RunFacts(scenario.name, scenario.version, catalogue.canonical(origin.named), card.key, origin.shots, origin.seed,
+                     origin.order),  # fmt: skip
         scenario=scenario.model_dump(mode="json") | {"hash": content_hash(scenario)},
         card=card.model_dump(mode="json") | {"hash": content_hash(card)},
         backbone=backbone,
@@ -160,4 +161,4 @@ def tested(strategy, benchmark: Benchmark, watch: Stopwatch) -> None:
 def folder_of(results: Path, benchmark: Benchmark, key: str) -> Path:
     origin = benchmark.origin
     dataset = catalogue.canonical(origin.named)
-    return results / origin.scenario.name / "runs" / dataset / key / f"shots{origin.shots}-seed{origin.seed}"
+    return results / origin.scenario.name / "runs" / dataset / key / run_name(origin.shots, origin.seed, origin.order)

@@ -5,6 +5,7 @@ from lamm_cl import vision  # noqa: F401  first: it makes torchvision importable
 # isort: split
 import torch
 from avalanche.core import SupervisedPlugin
+from torch import Tensor
 
 from lamm_cl.results.record import Count
 
@@ -12,13 +13,14 @@ from lamm_cl.results.record import Count
 class Recorder(SupervisedPlugin):
     """Counts per (trained, tested, label space): every metric can be computed from them later.
 
-    own: only the classes of the tested experience compete; joint: all classes learned so far do.  Where a class has no score yet,
-    it is undefined.
+    own: only the classes of the tested experience compete; joint: all classes learned so far do; all: those still to come too,
+    where they have a score.  Where a class has no score yet, it is undefined.  same: for each class a number, and an answer is
+    right if it has that of the image's (train.Stream.same).
     """
 
-    def __init__(self, label_spaces: tuple[str, ...], counts: list[Count] = ()):
+    def __init__(self, label_spaces: tuple[str, ...], counts: list[Count] = (), same: tuple[int, ...] = ()):
         super().__init__()
-        self.label_spaces = label_spaces
+        self.label_spaces, self.same = label_spaces, torch.tensor(same) if same else None
         self.counts = list(counts)
 
     def before_eval_exp(self, strategy, **_) -> None:
@@ -29,6 +31,8 @@ class Recorder(SupervisedPlugin):
             spaces["own"] = self.mine
         if j < model.learned:
             spaces["joint"] = range(model.experiences[model.learned - 1].stop)
+        if "own" in spaces:
+            spaces["all"] = range(model.experiences[-1].stop) if getattr(model, "scores_unseen", True) else spaces["joint"]
         self.spaces = {name: spaces.get(name) for name in self.label_spaces}
         self.hits = {name: torch.zeros(len(self.mine), dtype=torch.int64) for name in self.label_spaces}
 
@@ -36,8 +40,14 @@ class Recorder(SupervisedPlugin):
         y, logits = strategy.mb_y, strategy.mb_output
         for name, classes in self.spaces.items():
             if classes is not None:
-                right = logits[:, classes.start : classes.stop].argmax(dim=-1) + classes.start == y
+                right = self.equal(logits[:, classes.start : classes.stop].argmax(dim=-1) + classes.start, y)
                 self.hits[name] += torch.bincount(y[right] - self.mine.start, minlength=len(self.mine)).cpu()
+
+    def equal(self, answers: Tensor, y: Tensor) -> Tensor:
+        if self.same is None:
+            return answers == y
+        same = self.same.to(y.device)
+        return same[answers] == same[y]
 
     def after_eval_exp(self, strategy, **_) -> None:
         total = len(strategy.experience.samples)

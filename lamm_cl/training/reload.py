@@ -13,14 +13,14 @@ from torch import Tensor
 
 from lamm_cl.config.identity import from_record
 from lamm_cl.config.schema import Card, Scenario
-from lamm_cl.data.dataset import TEMPLATE
+from lamm_cl.data import catalogue
 from lamm_cl.data.images import open_image
-from lamm_cl.data.published import LAYOUTS
 from lamm_cl.errors import UserError
 from lamm_cl.files import write_atomic
 from lamm_cl.learner.build import build
 from lamm_cl.learner.model import Learner
 from lamm_cl.learner.pieces import Head
+from lamm_cl.learner.prompts import each_with
 from lamm_cl.learner.shown import Images
 from lamm_cl.results.file import read_bytes, read_record
 from lamm_cl.results.record import Record, bound_of
@@ -68,9 +68,10 @@ def reload(run: Path, device: str = "auto") -> Reloaded:
     data = record.dataset
     ends = [sum(data.experiences[: i + 1]) for i in range(len(data.experiences))]
     experiences = [range(end - count, end) for end, count in zip(ends, data.experiences, strict=True)]
-    layout = LAYOUTS.get(record.run.dataset)
+    members = zip(data.chain.names, data.chain.classes, strict=True) if data.chain else [(record.run.dataset, len(data.classes))]
+    template = each_with([catalogue.template_of(name) for name, classes in members for _ in range(classes)])
     shots = record.run.shots if record.run.shots != "full" else sum(data.train_images) / len(data.classes)
-    learner = build(card, clip, list(data.classes), experiences, template=layout.template if layout else TEMPLATE,
+    learner = build(card, clip, list(data.classes), experiences, template=template,
                     dataset=record.run.dataset, shots=shots, train_label_space=scenario.train_label_space,
                     seed=derive(record.run.seed, "initial values"))  # fmt: skip
     for i in range(len(experiences)):
@@ -84,7 +85,7 @@ def reload(run: Path, device: str = "auto") -> Reloaded:
         method, other = bound_of(record.run.method)[0], ", ".join(sorted(names ^ tensors.keys())[:3])
         raise UserError(f"{folder / LEARNED}: this version of {method} has other tensors: {other}")
     learner.load_learned(tensors)
-    return Reloaded(record, learner.eval(), data.classes)
+    return Reloaded(record, learner.eval(), data.told)
 
 
 @torch.no_grad()

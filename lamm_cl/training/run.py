@@ -21,6 +21,7 @@ from lamm_cl.files import write_atomic
 from lamm_cl.learner.build import build
 from lamm_cl.learner.model import Learner
 from lamm_cl.learner.pieces import count_learning
+from lamm_cl.learner.prompts import each_with
 from lamm_cl.results.file import write_record
 from lamm_cl.results.record import ModelFacts, Record, RunFacts
 from lamm_cl.seeds import derive
@@ -100,7 +101,8 @@ def prepare(run: Run, frozen: FrozenCLIP, dataset: Dataset, cache: Path) -> Prep
     """The door of one run: stream, model and sources of images."""
     parts = stream.split(run.stream, dataset, run.shots, run.seed)
     frozen = without_images(frozen, run, dataset, parts)
-    model = build(run.card, frozen, parts.names, parts.experiences, template=dataset.template, dataset=dataset.name,
+    templates = [dataset.templates[c] for c in parts.order]
+    model = build(run.card, frozen, parts.names, parts.experiences, template=each_with(templates), dataset=dataset.name,
                   shots=shots_of(run, parts), train_label_space=run.scenario.train_label_space,
                   seed=derive(run.seed, "initial values"))  # fmt: skip
     return Prepared(run, frozen, dataset, parts, model, sources_of(run, model, dataset, parts, cache))
@@ -175,7 +177,7 @@ def complete(prepared: Prepared, progress: Callable[[Progress], None], *, save_e
     resumed = read_state(run.folder, identity)
     state = replace(resumed) if resumed else State()
     watch = Stopwatch(state.seconds)
-    recorder = Recorder(run.scenario.label_spaces, [count_of(facts) for facts in state.counts])
+    recorder = Recorder(run.scenario.label_spaces, [count_of(facts) for facts in state.counts], parts.same)
     with plugins_for(logs, run, identity, epochs=epochs, recorder=recorder, resumed=resumed) as curves:
         keeper = Keeper(run.folder, identity, state, save_every, check)
         strategy = Loop(model=model, training=prepared.training, sources=prepared.sources, seed=run.seed, shots=prepared.shots,
@@ -188,7 +190,7 @@ def complete(prepared: Prepared, progress: Callable[[Progress], None], *, save_e
     trained_on = round(sum(length.images for length in prepared.lengths))
     name = catalogue.canonical(run.dataset)  # not the path of one's own data
     record = Record(
-        run=RunFacts(run.scenario.name, run.scenario.version, name, run.method, run.shots, run.seed),
+        run=RunFacts(run.scenario.name, run.scenario.version, name, run.method, run.shots, run.seed, run.order),
         scenario=run.scenario.model_dump(mode="json") | {"hash": content_hash(run.scenario)},
         card=run.card.model_dump(mode="json") | {"hash": content_hash(run.card)},
         backbone=facts_of_backbone(run.scenario.backbone, frozen),

@@ -16,9 +16,11 @@ from avalanche.benchmarks.utils import as_classification_dataset
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
-from lamm_cl.config.schema import OrderSeed, Scenario
+from lamm_cl.config.schema import Scenario
+from lamm_cl.data.chains import same_classes
 from lamm_cl.data.dataset import Dataset
 from lamm_cl.data.fewshot import few_shot, few_shot_pair, too_few
+from lamm_cl.data.orders import arrival
 from lamm_cl.errors import UserError
 from lamm_cl.seeds import derive
 
@@ -38,42 +40,23 @@ class Stream:
     val: list[Tensor] = field(default_factory=list)  # sample ids for choosing among settings, never tested on
     val_targets: Tensor | None = None
     val_part: str = "val"  # the split they are from: the data set's own, or what is left of train
-
-
-def class_counts(experiences: str | int | tuple[int, ...], classes: int, where: str) -> list[int]:
-    """How many classes each experience brings.  halves: ceil(n/2), the rest; T: as even as can be, the larger ones first."""
-    if isinstance(experiences, tuple):
-        if sum(experiences) != classes:
-            raise UserError(
-                f"{where}: experiences: {list(experiences)} adds up to {sum(experiences)}, but there are {classes} classes"
-            )
-        return list(experiences)
-    T = 2 if experiences == "halves" else experiences
-    if T > classes:
-        raise UserError(f"{where}: experiences: {experiences}: {T} experiences, but there are only {classes} classes")
-    return [classes // T + (i < classes % T) for i in range(T)]
-
-
-def class_order(order: str | OrderSeed, classes: int) -> list[int]:
-    """The class ids by arrival.  A seed shuffles as the field does: numpy's RandomState(seed).permutation (iCaRL's 1993)."""
-    if isinstance(order, OrderSeed):
-        return np.random.RandomState(order.seed).permutation(classes).tolist()
-    return list(range(classes)) if order == "dataset" else list(reversed(range(classes)))
+    chain: tuple[tuple[str, int], ...] = ()  # of a chain, by arrival, each data set and how many classes it has
+    same: tuple[int, ...] = ()  # where classes of one name count as one: for each a number, by arrival
 
 
 def split(scenario: Scenario, dataset: Dataset, shots: int | str, seed: int) -> Stream:
     where = f"{scenario.name}: {dataset.name}"
     C = len(dataset.classes)
-    order = class_order(scenario.order, C)
-    counts = class_counts(scenario.experiences, C, where)
-    ends = np.cumsum(counts).tolist()
-    experiences = [range(end - count, end) for end, count in zip(ends, counts)]
-    arrival = np.empty(C, dtype=np.int64)
-    arrival[order] = np.arange(C)
+    arrived = arrival(scenario, dataset)
+    order = arrived.order
+    ends = np.cumsum(arrived.counts).tolist()
+    experiences = [range(end - count, end) for end, count in zip(ends, arrived.counts)]
+    place = np.empty(C, dtype=np.int64)
+    place[order] = np.arange(C)
     if not len(dataset.train):
         others = "learn its classes from another dataset, with train_on in the scenario, as in lamm-table1"
         raise UserError(f"{where}: has test images only; {others}")
-    train_targets, test_targets = (torch.from_numpy(arrival[s.labels]) for s in (dataset.train, dataset.test))
+    train_targets, test_targets = (torch.from_numpy(place[s.labels]) for s in (dataset.train, dataset.test))
     for part, targets in (("training", train_targets), ("test", test_targets)):
         empty = sorted(set(range(C)) - set(targets.tolist()))
         if empty:
@@ -81,9 +64,9 @@ def split(scenario: Scenario, dataset: Dataset, shots: int | str, seed: int) -> 
                 f"{where}: no {part} images of class {dataset.classes[order[empty[0]]]!r} ({len(empty)} such classes)"
             )
     k = None if shots == "full" else shots
-    chosen = torch.from_numpy(few_shot(dataset.train.labels, k, seed))
-    note = too_few(dataset.train.labels, dataset.classes, k)
-    val, val_targets, val_part = validation(dataset, chosen, arrival, k, seed)
+    chosen = torch.from_numpy(np.concatenate([few_shot(p.train.labels, k, seed) + at for p, at in starts(dataset, "train")]))
+    notes = (too_few(part.train.labels, part.classes, k) for part in dataset.parts)
+    val, val_targets, val_part = validation(dataset, chosen, place, k, seed)
     return Stream(
         order,
         [dataset.classes[i] for i in order],
@@ -92,14 +75,23 @@ def split(scenario: Scenario, dataset: Dataset, shots: int | str, seed: int) -> 
         [members(test_targets, classes) for classes in experiences],
         train_targets,
         test_targets,
-        (note,) if note else (),
+        tuple(filter(None, notes)),
         [val[members(val_targets[val], classes)] for classes in experiences],
         val_targets,
         val_part,
+        arrived.chain,
+        same_classes(order, dataset) if scenario.same_names == "together" else (),
     )
 
 
-def validation(dataset: Dataset, chosen: Tensor, arrival: np.ndarray, shots: int | None, seed: int
+def starts(dataset: Dataset, split: str) -> list[tuple[Dataset, int]]:
+    """The data sets of a chain, or the one, and where the images of each begin in a split: what is chosen of one does not
+    depend on the others."""
+    sizes = [len(getattr(part, split)) for part in dataset.parts]
+    return list(zip(dataset.parts, np.cumsum([0, *sizes]).tolist()))
+
+
+def validation(dataset: Dataset, chosen: Tensor, arrived: np.ndarray, shots: int | None, seed: int
                ) -> tuple[Tensor, Tensor, str]:  # fmt: skip
     """Validation images -> sample ids, class ids by arrival of the split they are from, and its name: val or train.
 
@@ -107,14 +99,17 @@ def validation(dataset: Dataset, chosen: Tensor, arrival: np.ndarray, shots: int
     images that were not chosen (none where all were).
     """
     if dataset.val is not None:
-        _, mine = few_shot_pair(dataset.train.labels, dataset.val.labels, shots, seed)
-        return torch.from_numpy(mine), torch.from_numpy(arrival[dataset.val.labels]), "val"
-    targets = torch.from_numpy(arrival[dataset.train.labels])
-    left = np.setdiff1d(np.arange(len(targets)), chosen.numpy())
-    if shots is None or not len(left):
+        each = [few_shot_pair(p.train.labels, p.val.labels, shots, seed)[1] + at for p, at in starts(dataset, "val")]
+        return torch.from_numpy(np.concatenate(each)), torch.from_numpy(arrived[dataset.val.labels]), "val"
+    targets = torch.from_numpy(arrived[dataset.train.labels])
+    every = np.setdiff1d(np.arange(len(targets)), chosen.numpy())
+    if shots is None or not len(every):
         return torch.empty(0, dtype=torch.int64), targets, "train"
-    mine = left[few_shot(dataset.train.labels[left], min(shots, 4), derive(seed, "validation"))]
-    return torch.from_numpy(np.sort(mine)), targets, "train"
+    mine = []
+    for part, at in starts(dataset, "train"):
+        left = every[(every >= at) & (every < at + len(part.train))] - at
+        mine.append(np.sort(left[few_shot(part.train.labels[left], min(shots, 4), derive(seed, "validation"))]) + at)
+    return torch.from_numpy(np.concatenate(mine)), targets, "train"
 
 
 def members(targets: Tensor, classes: range) -> Tensor:

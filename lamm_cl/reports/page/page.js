@@ -103,7 +103,7 @@ function line(method, points, text) {
 function drawCurves() {
   const g = group(), learned = state.curve === LEARNED, found = curves().filter((c) => shown(c.method) && c.points.length);
   const on = learned ? "all classes learned so far" : `Set ${state.curve}`;
-  $("curves-what").textContent = `Accuracy on ${on}, ${placeName(g.places[state.place])}, ${state.space} label space, ${g.name}; band: one standard deviation over seeds.`;
+  $("curves-what").textContent = `Accuracy on ${on}, ${placeName(g.places[state.place])}, ${state.space} label space, ${g.name}; band: one standard deviation over ${g.over}.`;
   const traces = found.flatMap((c) => [...band(c.method, c.points), line(c.method, c.points, (p) => `after ${p.x}`)]);
   const guess = guessed();
   if (guess.some((p) => p.y < 100)) {
@@ -229,7 +229,7 @@ function heat(accuracy) {
 
 function drawMatrices() {
   const g = group(), digits = g.T > 10 ? 0 : 1;
-  $("matrices-what").textContent = `Accuracy (%), mean over seeds, ${placeName(g.places[state.place])}, ${state.space} label space. Rows: experiences learned; columns: the set tested; hatched: undefined.`;
+  $("matrices-what").textContent = `Accuracy (%), mean over ${g.over}, ${placeName(g.places[state.place])}, ${state.space} label space. Rows: experiences learned; columns: the set tested; hatched: undefined.`;
   const cell = g.T > 10 ? 1.45 : 3;  // as in the style sheet
   $("matrices-grid").style.setProperty("--matrix", `${Math.min(70, Math.max(9.5, cell * g.T + 3))}rem`);
   $("matrices-grid").classList.toggle("dense", g.T > 10);

@@ -22,7 +22,7 @@ from lamm_cl.reports.claims import who_ends_best, who_lost_most
 from lamm_cl.reports.measures import effort_of
 from lamm_cl.reports.renderers import RENDERERS, to_html
 from lamm_cl.results.record import Record
-from lamm_cl.results.runs import Runs, runs_in
+from lamm_cl.results.runs import Key, Runs, runs_in, told_key
 
 SYMBOLS = {"x": "x", "o": "circle", "^": "triangle-up", "s": "square", "P": "cross", "D": "diamond"}
 SYMBOLS |= {"v": "triangle-down", "*": "star", "<": "triangle-left", ">": "triangle-right", "p": "pentagon"}
@@ -35,6 +35,7 @@ TITLES = {
     "few-shot": "Few-shot",
     "ablation": "Ablation",
     "domain-generalisation": "Domain generalisation",
+    "chain": "Chain of datasets: Transfer, Average, Last",
     "ranks": "Average ranks",
     "cost": "Cost",
 }
@@ -99,7 +100,7 @@ def _group(name: str, folder: int, runs: Runs, look: Mapping[str, int]) -> dict[
         "T": runs.experiences,
         "places": [{"key": p, "average": i == len(runs.datasets)} for i, p in enumerate(places)],
         "spaces": list(runs.spaces),
-        "seeds": list(runs.seeds),
+        "over": "seeds and class orders" if runs.orders else "seeds",
         "methods": [_look(method, runs.name(method), look[method]) for method in runs.methods],
         "accuracy": {s: _by_place(runs, lambda r, s=s: r.accuracy(s)) for s in runs.spaces},
         "learned": {s: _by_place(runs, _learned(s)) for s in runs.spaces},
@@ -120,7 +121,7 @@ def _look(method: str, name: str, place: int) -> dict[str, str]:
     return {"key": method, "name": name, **colours, "symbol": SYMBOLS[palette.marker(place)]}
 
 
-def _by_place(runs: Runs, metric: Callable[[Record], Any]) -> list[list[dict[int, Any]]]:
+def _by_place(runs: Runs, metric: Callable[[Record], Any]) -> list[list[dict[str, Any]]]:
     """[place][method] -> seed -> metric, lists as the group's `places` and `methods`; the average is the last place."""
     each = [[_plain(runs.values(dataset, m, metric)) for m in runs.methods] for dataset in runs.datasets]
     average = [_plain(runs.averages(m, metric)) for m in runs.methods]
@@ -134,8 +135,8 @@ def _guessed(runs: Runs, place: str, space: str) -> dict[str, Any]:
     return {name: _rounded(each) for name, each in found.items()}
 
 
-def _plain(by_seed: Mapping[int, Any]) -> dict[int, Any]:
-    return {seed: _rounded(value) for seed, value in by_seed.items()}
+def _plain(by_key: Mapping[Key, Any]) -> dict[str, Any]:
+    return {told_key(key): _rounded(value) for key, value in by_key.items()}
 
 
 def _rounded(value: Any) -> Any:
@@ -158,16 +159,22 @@ def _drops(runs: Runs, dataset: str, space: str) -> dict[str, Any]:
     first = records[0].dataset
     number = sum(first.experiences[:-1])
     lost = [
-        {s: _rounded(r.class_drops(space)[:number]) for s, r in runs.records.get((dataset, m), {}).items()} for m in runs.methods
+        _plain({
+            key: r.class_drops(space)[:number]
+            for key, r in runs.records.get((dataset, m), {}).items()
+            if r.dataset.order == first.order
+        })
+        for m in runs.methods
     ]
     experiences = [j for j, size in enumerate(first.experiences[:-1], start=1) for _ in range(size)]
-    return {"classes": first.classes[:number], "experiences": experiences, "lost": lost}
+    return {"classes": first.told[:number], "experiences": experiences, "lost": lost}
 
 
 def summary(runs: Runs) -> str:
     """One sentence: who ends best on all classes, and who lost most of what was learned, where that is shown."""
     place = "on average over the datasets" if len(runs.datasets) > 1 else f"on {runs.datasets[0]}"
     sizes = [(len(runs.datasets), "dataset"), (runs.experiences, "experience"), (len(runs.seeds), "seed")]
+    sizes += [(len(runs.orders), "class order")] if runs.orders else []
     counted = ", ".join(f"{n} {word}{'s' * (n != 1)}" for n, word in sizes)
     start = f"{runs.scenario} ({counted}, {_shots(runs)}, {len(runs.methods)} method{'s' * (len(runs.methods) != 1)}): "
     if not (best := who_ends_best(runs)):
@@ -224,6 +231,7 @@ def _run_facts(record: Record) -> dict[str, str]:
         "method": str(record.card.get("name", run.method)),
         "shots": str(run.shots),
         "seed": str(run.seed),
+        **({"class order": run.order} if run.order else {}),
         "training images": f"{sum(data.train_images):,}",
         "test images": f"{sum(data.test_images):,}",
         "seconds": f"{sum(measured.seconds.values()):,.1f}",
