@@ -27,8 +27,10 @@ from lamm_cl.errors import shown
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9+._-]*$", max_length=100)]
 # A dataset is a name or, one's own, a path.
 Dataset = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=1000)]
+Template = Annotated[str, StringConstraints(pattern=r"^[^{}\x00-\x1f\x7f]*\{\}[^{}\x00-\x1f\x7f]*$", max_length=300)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
+Label = Annotated[int, Field(ge=0, le=10**6)]
 Rate = Annotated[float, Field(gt=0, le=10**6)]
 Amount = Annotated[float, Field(ge=0, le=10**6)]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -93,18 +95,39 @@ class Facts(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Backbone(Facts):
+class Grown(Facts):
+    """Facts with fields that came after the first release: those are written where they say something.
+
+    What says none of them is written, and hashed, as it always was.
+    """
+
+    later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found = plain(self)
+        unsaid = [name for name in self.later if getattr(self, name) == type(self).model_fields[name].default]
+        return {name: value for name, value in found.items() if name not in unsaid}
+
+
+class Backbone(Grown):
     """An open_clip architecture and its weights: a tag of open_clip, a file, or "embedded".
 
     A repository of the Hugging Face hub, {architecture: "hf-hub:owner/name", weights: hub}, brings both. In a precision
     below fp32 the frozen towers compute under autocast. Where datasets are features, there are no towers, and
     {architecture: features, weights: "ViT-B-32 openai"} says what made them.
+
+    resize: how an image that is no square becomes one: crop (the short side to size, then the centre: CLIP's own) or squeeze
+    (both sides to size; the ratio of the sides is lost).
     """
+
+    later: ClassVar = ("resize",)
 
     architecture: Annotated[str, StringConstraints(min_length=1, max_length=500)]
     weights: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     features: Literal["fp32", "fp16"] = "fp32"
+    resize: Literal["crop", "squeeze"] = "crop"
 
     @model_validator(mode="after")
     def _hub_brings_both(self) -> "Backbone":
@@ -356,17 +379,23 @@ class Card(Facts):
     published: dict[str, JsonValue] = {}
 
 
-class Scenario(Facts):
+class Scenario(Grown):
     """What is measured: who is seen when, and against which labels an image is scored.
 
     `train_on` names the dataset whose training images the classes of every dataset are learned from; None: its own.
     `bounds` asks for more runs of every method, shown beside the others: joint learns all classes at once.
+    `order`: the dataset's, reversed, of a seed, or a list of the dataset's label ids by arrival.
+    `classes` names a list of classes and their names (data/names/): which of the dataset's are there, in which label order, and
+    what prompts call them; None: all, by the dataset's own names.
+    `split` names a list of train and test images that lies in the dataset's folder; None: the dataset's own split.
+    `templates` names those of data/templates.yaml, or lists them: the first one trains, all of them test; None: the dataset's own.
     """
 
     identity: ClassVar = (
         *("name", "version", "backbone", "experiences", "order", "train_on"),
-        *("train_label_space", "label_spaces"),
+        *("train_label_space", "label_spaces", "classes", "split", "templates"),
     )
+    later: ClassVar = ("bounds", "classes", "split", "templates")
 
     name: Name
     version: Count
@@ -374,7 +403,7 @@ class Scenario(Facts):
     backbone: Backbone
     datasets: _set_of(Dataset)
     experiences: _either(number=Count, text=Literal["halves"], list=_list_of(Count))
-    order: _either(text=Literal["dataset", "reversed"], mapping=OrderSeed) = "dataset"
+    order: _either(text=Literal["dataset", "reversed"], mapping=OrderSeed, list=_set_of(Label)) = "dataset"
     shots: Annotated[
         _set_of(Shots), BeforeValidator(lambda value: value if isinstance(value, list | tuple) else (value,))
     ]
@@ -385,12 +414,6 @@ class Scenario(Facts):
     label_spaces: _set_of(Literal["own", "joint"]) = ("own", "joint")
     overrides: dict[Name, dict[str, JsonValue]] = {}
     bounds: Annotated[tuple[Literal["joint"], ...], BeforeValidator(_to_tuple)] = ()
-
-    later: ClassVar = ("bounds",)  # fields that came after the first release: written where they say something
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without later fields at their default: what a scenario that has none of them says is written as it always was."""
-        found = plain(self)
-        unsaid = [name for name in self.later if getattr(self, name) == type(self).model_fields[name].default]
-        return {name: value for name, value in found.items() if name not in unsaid}
+    classes: Name | None = None
+    split: Name | None = None
+    templates: _either(text=Name, list=_set_of(Template)) | None = None

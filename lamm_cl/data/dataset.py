@@ -80,11 +80,18 @@ class Dataset:
     val: Split | None = None  # for choosing among settings; None: the publisher gives none
     features: FeatureFile | None = None  # of a dataset of features, whose splits hold them in place of images
     text: NDArray[np.floating] | None = None  # (C, D) features of the classes' texts, where the file has them
+    split: str = ""  # the name of the list that decided train and test; "": the dataset's own
+    templates: tuple[str, ...] = ()  # those of the scenario, the first one for training; (): `template` alone
 
     @property
     def kind(self) -> str:
         """What its samples are: images, or features of so many numbers."""
         return f"features of {self.test.images.shape[1]} numbers" if self.features else "images"
+
+    @property
+    def spoken(self) -> tuple[str, ...]:
+        """The templates that prompts are made of, the first one for training."""
+        return self.templates or (self.template,)
 
     @cached_property
     def fingerprint(self) -> str:

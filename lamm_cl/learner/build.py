@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -28,16 +29,18 @@ Kind = TypeVar("Kind", bound=Piece)
 
 
 def build(card: schema.Card, clip: FrozenCLIP | FeaturesOnly, names: list[str], experiences: list[range], *,
-          template: str = "a photo of a {}.", dataset: str = "", shots: float = 1, train_label_space: str = "experience",
-          seed: int = 0) -> Learner:  # fmt: skip
+          template: str = "a photo of a {}.", spoken: Sequence[str] = (), dataset: str = "", shots: float = 1,
+          train_label_space: str = "experience", seed: int = 0) -> Learner:  # fmt: skip
     """The model that a method card describes; its pieces are named "file.Class" in lamm_cl.methods.
 
-    names: by order of arrival, underscores already spaces.  Initial values are drawn from `seed` alone.
+    names: by order of arrival, as prompts say them.  template: for training;  spoken: those of the test, that one first (default: it
+    alone).  Initial values are drawn from `seed` alone.
     """
     label_space = card.label_space or train_label_space
     if card.memory is not None and label_space != "seen":
         raise UserError(f"{card.key}: memory: images of old classes need old classes in the loss: expected label_space: seen")
-    given = dict(clip=clip, names=names, template=template, dataset=dataset, shots=shots, experiences=experiences)
+    given = dict(clip=clip, names=names, template=template, spoken=tuple(spoken) or (template,), dataset=dataset, shots=shots,
+                 experiences=experiences)  # fmt: skip
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         context = made(card, "context", given, ContextLearner) or Words()  # drawn in this order

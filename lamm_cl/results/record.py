@@ -81,6 +81,7 @@ class DatasetFacts:
     named: str = ""  # how the scenario or the command named it: a name, or the path of one's own
     images: tuple[int, ...] = ()  # in train and in test, all that lay there
     names_and_sizes: str = ""  # the fingerprint that earlier versions would have written
+    split: str = ""  # the name of the list that decided train and test; "": the dataset's own
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,7 @@ def facts_of(dataset: Dataset, parts: stream.Stream, named: str) -> DatasetFacts
         named=named,
         images=(len(dataset.train), len(dataset.test)),
         names_and_sizes=dataset.names_and_sizes,
+        split=dataset.split,
     )
 
 

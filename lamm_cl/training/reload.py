@@ -15,6 +15,7 @@ from lamm_cl.config.identity import from_record
 from lamm_cl.config.schema import Card, Scenario
 from lamm_cl.data.dataset import TEMPLATE
 from lamm_cl.data.images import open_image
+from lamm_cl.data.measured import named_templates
 from lamm_cl.data.published import LAYOUTS
 from lamm_cl.errors import UserError
 from lamm_cl.files import write_atomic
@@ -69,8 +70,9 @@ def reload(run: Path, device: str = "auto") -> Reloaded:
     ends = [sum(data.experiences[: i + 1]) for i in range(len(data.experiences))]
     experiences = [range(end - count, end) for end, count in zip(ends, data.experiences, strict=True)]
     layout = LAYOUTS.get(record.run.dataset)
+    spoken = named_templates(scenario.templates or [layout.template if layout else TEMPLATE], f"{folder}: scenario")
     shots = record.run.shots if record.run.shots != "full" else sum(data.train_images) / len(data.classes)
-    learner = build(card, clip, list(data.classes), experiences, template=layout.template if layout else TEMPLATE,
+    learner = build(card, clip, list(data.classes), experiences, template=spoken[0], spoken=spoken,
                     dataset=record.run.dataset, shots=shots, train_label_space=scenario.train_label_space,
                     seed=derive(record.run.seed, "initial values"))  # fmt: skip
     for i in range(len(experiences)):

@@ -54,8 +54,12 @@ def class_counts(experiences: str | int | tuple[int, ...], classes: int, where: 
     return [classes // T + (i < classes % T) for i in range(T)]
 
 
-def class_order(order: str | OrderSeed, classes: int) -> list[int]:
+def class_order(order: str | OrderSeed | tuple[int, ...], classes: int, where: str = "order") -> list[int]:
     """The class ids by arrival.  A seed shuffles as the field does: numpy's RandomState(seed).permutation (iCaRL's 1993)."""
+    if isinstance(order, tuple):
+        if sorted(order) != list(range(classes)):
+            raise UserError(f"{where}: order: a list of {len(order)} label ids; expected each of 0 to {classes - 1} once")
+        return list(order)
     if isinstance(order, OrderSeed):
         return np.random.RandomState(order.seed).permutation(classes).tolist()
     return list(range(classes)) if order == "dataset" else list(reversed(range(classes)))
@@ -64,7 +68,7 @@ def class_order(order: str | OrderSeed, classes: int) -> list[int]:
 def split(scenario: Scenario, dataset: Dataset, shots: int | str, seed: int) -> Stream:
     where = f"{scenario.name}: {dataset.name}"
     C = len(dataset.classes)
-    order = class_order(scenario.order, C)
+    order = class_order(scenario.order, C, where)
     counts = class_counts(scenario.experiences, C, where)
     ends = np.cumsum(counts).tolist()
     experiences = [range(end - count, end) for end, count in zip(ends, counts)]
