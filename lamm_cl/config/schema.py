@@ -388,7 +388,7 @@ class Scenario(Grown):
     `classes` names a list of classes and their names (data/names/): which of the dataset's are there, in which label order, and
     what prompts call them; None: all, by the dataset's own names.
     `split` names a list of train and test images that lies in the dataset's folder; None: the dataset's own split.
-    `templates` names those of data/templates.yaml, or lists them: the first one trains, all of them test; None: the dataset's own.
+    `templates` names those of data/templates.yaml, or lists them: the first one trains, all test; None: the dataset's own.
     """
 
     identity: ClassVar = (

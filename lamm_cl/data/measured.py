@@ -61,7 +61,8 @@ def named_templates(templates: str | Sequence[str], where: str) -> tuple[str, ..
     if not isinstance(templates, str):
         return tuple(templates)
     if templates not in (known := _templates()):
-        raise UserError(f"{where}: templates: no {templates!r}{did_you_mean(templates, known)}; one of {', '.join(known)}, or a list")
+        near = did_you_mean(templates, known)
+        raise UserError(f"{where}: templates: no {templates!r}{near}; one of {', '.join(known)}, or a list")
     return tuple(known[templates])
 
 
@@ -100,22 +101,20 @@ def chosen(dataset: Dataset, name: str) -> Dataset:
 
 def grouped(dataset: Dataset, name: str, names: Sequence[str], match: str) -> tuple[list[list[int]], list[str]]:
     """Of each listed name the dataset's class ids, and what to note. UserError for a name that no class has."""
-    own = dataset.classes
+    own, where = dataset.classes, f"{dataset.name}: classes: {name!r}"
     in_order = [[i] for i in range(len(names))]
     if match == "position":
         if len(own) != len(names):
-            raise UserError(
-                f"{dataset.name}: classes: {name!r} names the {len(names)} classes of the data set in their order, but there are {len(own)}"
-            )
+            raise UserError(f"{where} names the {len(names)} classes of the data set in their order, but there are {len(own)}")
         return in_order, []
     found = _by_name(own, names, qualified=match == "qualified name")
     if not any(found) and len(own) == len(names):
         note = f"none of the {len(names)} names of {name!r} is among the data set's ({listed(own)}): they are taken in order"
         return in_order, [note]
-    if absent := [listed_name for listed_name, group in zip(names, found, strict=True) if not group]:
-        raise UserError(f"{dataset.name}: classes: {name!r} has {listed(absent)}, but the data set does not{did_you_mean(absent[0], own)}")
+    if absent := [each for each, group in zip(names, found, strict=True) if not group]:
+        raise UserError(f"{where} has {listed(absent)}, but the data set does not{did_you_mean(absent[0], own)}")
     left = len(own) - sum(map(len, found))
-    several = [listed_name for listed_name, group in zip(names, found, strict=True) if len(group) > 1]
+    several = [each for each, group in zip(names, found, strict=True) if len(group) > 1]
     notes = [f"{listed(several)}: {len(several)} classes of {name!r} are several of the data set in one"] if several else []
     return found, [*([f"{left} classes of the data set are not in {name!r} and are left out"] if left else []), *notes]
 

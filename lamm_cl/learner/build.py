@@ -33,8 +33,8 @@ def build(card: schema.Card, clip: FrozenCLIP | FeaturesOnly, names: list[str], 
           train_label_space: str = "experience", seed: int = 0) -> Learner:  # fmt: skip
     """The model that a method card describes; its pieces are named "file.Class" in lamm_cl.methods.
 
-    names: by order of arrival, as prompts say them.  template: for training;  spoken: those of the test, that one first (default: it
-    alone).  Initial values are drawn from `seed` alone.
+    names: by order of arrival, as prompts say them.  template: for training;  spoken: those of the test, that one first
+    (default: it alone).  Initial values are drawn from `seed` alone.
     """
     label_space = card.label_space or train_label_space
     if card.memory is not None and label_space != "seen":
