@@ -29,9 +29,37 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 
 def _published(args: argparse.Namespace) -> int:
+    from lamm_cl.reports.published import folded
     from lamm_cl.reports.standing import known
 
-    found = known(args.dataset, args.method)
+    of_cards = _of_cards()
+    datasets = {name for _, columns, _ in of_cards for name in columns}
+    found = known(args.dataset, args.method, datasets, [method for method, *_ in of_cards])
+    others = [
+        told
+        for method, columns, told in of_cards
+        if (not args.dataset or folded(args.dataset) in map(folded, columns)) and folded(args.method) in ("", folded(method))
+    ]
+    if found:
+        _say_claims(found)
+    if others:
+        say("other tables, whole in `lamm-cl show METHOD`:", *(f"  {told}" for told in others))
+    return 0
+
+
+def _of_cards() -> list[tuple[str, list[str], str]]:
+    """Of the tables that the cards keep: the method, the data sets that stand in it, and what it is with its source."""
+    from lamm_cl.config.cards import card_names, load_card
+
+    return [
+        (key, [name for name in facts.get("columns", []) if isinstance(name, str)], f"{key}, {name}: {facts.get('source', '')}")
+        for key in card_names()
+        for name, facts in load_card(key).published.items()
+        if isinstance(facts, dict)
+    ]
+
+
+def _say_claims(found: "list[Claim]") -> None:
     table = new_table("dataset", "protocol", "method", "average", "last", "known as", "source")
     for claim in found:
         numbers = ("-" if number != number else f"{number:.2f}" for number in claim.numbers)
@@ -46,7 +74,6 @@ def _published(args: argparse.Namespace) -> int:
     for told in dict.fromkeys(f"{claim.method}: {claim.told}" for claim in found if claim.told):
         say(f"  {told}")
     say("secondary: read in tables of later papers; numbers of different settings do not belong beside one another")
-    return 0
 
 
 def _explain(args: argparse.Namespace) -> int:
@@ -61,26 +88,25 @@ def _explain(args: argparse.Namespace) -> int:
     methods = list(dict.fromkeys(record.run.method for record in records))
     if args.method and args.method not in methods:
         raise UserError(f"--method: no {args.method!r} in {args.results}{did_you_mean(args.method, methods)}")
-    records = [record for record in records if record.run.dataset == claim.facts["dataset"]] or records
+    here = [record.run.dataset for record in records]
+    dataset = claim.facts["dataset"] if claim.facts["dataset"] in here else here[0]
+    records = [record for record in records if record.run.dataset == dataset]
     wanted = [args.method] if args.method else [method for method in methods if method in claim.cards] or methods
     by_run: dict[tuple, list[Record]] = {}
     for record in records:
         if record.run.method in wanted:
             by_run.setdefault((record.run.dataset, record.run.method, record.run.shots), []).append(record)
     if not by_run:
-        raise UserError(f"{args.results}: no finished run of {', '.join(wanted)} on {claim.facts['dataset']}")
+        raise UserError(f"{args.results}: no finished run of {', '.join(wanted)} on {dataset}")
     for of_one in by_run.values():
         _tell(of_one, claim)
-    say(f"{claim.name}: {claim.source}", *([f"it is {claim.marks}"] if claim.marks else []), *([claim.told] if claim.told else []))
+    say(f"{claim.name}: {claim.source}{f'; {claim.marks}' if claim.marks else ''}", *([claim.told] if claim.told else []))
     return 0
 
 
 def _tell(records: "list[Record]", claim: "Claim") -> None:
-    """One method's runs on one data set, beside the number."""
-    import numpy as np
-
-    from lamm_cl.reports.measures import INCREMENTAL, in_space
-    from lamm_cl.reports.standing import MEASURES, SPACE, compared
+    """What one method's runs on one data set have in common with the number; the numbers themselves stand in no such table."""
+    from lamm_cl.reports.standing import compared
 
     first = records[0]
     facts = compared(first, claim, [record.run.seed for record in records])
@@ -89,10 +115,6 @@ def _tell(records: "list[Record]", claim: "Claim") -> None:
     words = {True: "the same", False: "differs", None: "not stated"}
     for each in facts:
         table.add_row(each.fact, each.ours, each.theirs, words[each.same])
-    for name, theirs in zip(MEASURES, claim.numbers, strict=True):
-        if SPACE in first.spaces and theirs == theirs:
-            ours = float(np.mean([in_space(INCREMENTAL[name][1], SPACE)(record) for record in records]))
-            table.add_row(f"{name} (%)", f"{ours:.2f}", f"{theirs:.2f}", f"{ours - theirs:+.2f}")
     show_table(table)
     decides = [each for each in facts if each.fact != "seeds"]
     differ = [each.fact for each in decides if each.same is False]

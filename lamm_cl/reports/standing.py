@@ -127,14 +127,15 @@ def _shown_order(order: Mapping | None) -> str:
     return f"of numpy's seed {order['seed']}" if "seed" in order else f"stored, {_few(order['begins'])}"
 
 
-def known(dataset: str = "", method: str = "") -> list[Claim]:
-    """Those of a data set and a method, in any spelling. UserError for what none is of."""
+def known(dataset: str = "", method: str = "", datasets: Iterable[str] = (), methods: Iterable[str] = ()) -> list[Claim]:
+    """Those of a data set and a method, in any spelling. UserError for what neither they are of, nor other tables (`datasets`,
+    `methods`)."""
     found = list(claims())
-    for field, word, of in (
-        ("--dataset", dataset, lambda claim: (claim.dataset, str(claim.facts["dataset"]))),
-        ("--method", method, lambda claim: (claim.method, *claim.cards)),
+    for field, word, of, others in (
+        ("--dataset", dataset, lambda claim: (claim.dataset, str(claim.facts["dataset"])), datasets),
+        ("--method", method, lambda claim: (claim.method, *claim.cards), methods),
     ):
-        names = dict.fromkeys(name for claim in claims() for name in of(claim))
+        names = dict.fromkeys([*(name for claim in claims() for name in of(claim)), *others])
         if word and folded(word) not in map(folded, names):
             raise UserError(f"{field}: nothing is known of {word!r}{did_you_mean(word, names)}")
         found = [claim for claim in found if not word or folded(word) in map(folded, of(claim))]
