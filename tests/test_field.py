@@ -81,6 +81,12 @@ def test_the_data_sets_of_the_field_are_there_from_both_families_halves_first_or
     assert from_none == from_half and len(from_none) == 9
 
 
+def test_the_page_of_protocols_names_every_one():
+    page = (Path(__file__).parent.parent / "docs" / "protocols.md").read_text()
+
+    assert not [name for name in FIELD if f"`{name.removesuffix('-openai')}`" not in page]
+
+
 @pytest.mark.parametrize("dataset", field_layouts.WRITERS)
 def test_data_check_and_a_dry_run_work_on_miniatures(dataset, root, tmp_path, capsys, monkeypatch):
     from lamm_cl.bench import speed
@@ -278,7 +284,6 @@ def test_a_scenario_that_extends_another_is_the_one_that_says_all_of_it(tmp_path
         ("extends: mine.yaml\nname: mine\n", "mine.yaml: extends: the scenario extends itself"),
         ("extends: [demo]\nname: mine\n", "extends: expected the name of a scenario, got ['demo']"),
         ("extends: demo\n", "mine.yaml: 'name' is missing"),
-        ("extends: demo\nname: mine\norder: [0, 0]\n", "order: 0 stands there twice"),
         ("extends: demo\nname: mine\ntemplates: ['no place']\n", "templates"),
     ],
 )
@@ -286,8 +291,3 @@ def test_a_mistake_in_what_extends_is_one_line(content, said, tmp_path):
     (tmp_path / "mine.yaml").write_text(content)
 
     assert said in refusal(load_scenario, tmp_path / "mine.yaml")
-
-
-def test_an_order_that_is_no_permutation_of_the_labels_is_refused():
-    assert "expected each of 0 to 3 once" in refusal(stream.class_order, (0, 1, 2), 4)
-    assert stream.class_order((2, 0, 1), 3) == [2, 0, 1]

@@ -154,7 +154,8 @@ def test_a_protocol_with_a_number_is_a_shipped_scenario_of_the_same_facts():
             s
             for s in scenarios
             if s.datasets == (facts["dataset"],) and (s.split or "own") == facts["split"]
-            and (s.classes or "own") == facts["names"] and s.templates == facts["templates"] and s.backbone.resize == facts["resize"]
+            and (s.classes or "own") == facts["names"] and s.templates == facts["templates"]
+            and s.backbone.resize == facts["resize"]
             and f"{s.backbone.architecture} {s.backbone.weights}" in facts["weights"]
             and (s.experiences == facts["experiences"] or s.experiences == len(facts["experiences"]))
         ]  # fmt: skip
