@@ -8,6 +8,7 @@ from pathlib import Path
 import field_layouts
 import numpy as np
 import pytest
+import torch
 import yaml
 from generated import tiny_clip
 from PIL import Image
@@ -20,6 +21,8 @@ from lamm_cl.data import catalogue
 from lamm_cl.data.check import check
 from lamm_cl.data.measured import LISTS, UNDERSCORED, list_names, measured, named_templates
 from lamm_cl.errors import UserError
+from lamm_cl.learner.text import FixedTexts
+from lamm_cl.towers.clip import Prompts
 from lamm_cl.training import stream
 
 FIELD = {name: load_scenario(name) for name in scenario_names() if name.startswith("field-")}
@@ -256,6 +259,15 @@ def test_the_first_template_is_handed_out_for_training_and_all_for_the_test(root
 
     assert plain.context.templates == ("itap of a {}.",)
     assert all_seven.context.templates == named_templates("itap-7", "") and len(dataset.spoken) == 7
+    names, one = ["red", "blue"], FixedTexts(tiny_clip(), ["red", "blue"], ["itap of a {}."]).unit(range(2))
+    each = torch.stack([FixedTexts(tiny_clip(), names, [template]).unit(range(2)) for template in dataset.spoken])
+    seven = torch.nn.functional.normalize(each.mean(dim=0), dim=-1)
+    all_seven.begin(0)
+    for _ in range(2):  # what is kept for the one is not taken for the other
+        for mode, expected in ((True, one), (False, seven)):
+            with torch.no_grad():
+                found = all_seven.train(mode).text_features(Prompts(), range(2))
+            assert torch.allclose(found, expected, atol=1e-6)
 
 
 # --- extends --------------------------------------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ def build(card: schema.Card, clip: FrozenCLIP | FeaturesOnly, names: list[str], 
         tower, memory = made(card, "tower", given, Tower), made(card, "memory", given, Memory)
         texts: TextFeatures | TextTable | None = None
         reference: TextFeatures | None = None
+        first: TextFeatures | None = None
         if isinstance(clip, FeaturesOnly):
             others: list[Piece] = [one for one in (loss, tower, memory) if one is not None]
             texts = table_for(clip, experiences, context, labels, head, others, templates_decide=card.head is None)
@@ -58,11 +59,13 @@ def build(card: schema.Card, clip: FrozenCLIP | FeaturesOnly, names: list[str], 
             frames = [Frame(through, names, t, context, labels, beside) for t in context.templates]
             kind = RawTexts if "text_raw" in head.needs else EachText if "text_each" in head.needs else TextFeatures
             texts = kind(frames, labels, experiences)
+            if context.first_trains and len(frames) > 1:
+                first = kind(frames[:1], labels, experiences)
             if loss is not None and "reference" in loss.needs:
                 frames = [Frame(through, names, t, context, Labels(), beside) for t in context.templates]
                 reference = TextFeatures(frames, Labels(), experiences)
     return Learner(clip, experiences, context=context, labels=labels, head=head, tower=tower, extra_loss=loss,
-                   memory=memory, texts=texts, reference=reference, seed=seed,
+                   memory=memory, texts=texts, reference=reference, first=first, seed=seed,
                    train_label_space=label_space).to(clip.device)  # fmt: skip
 
 
