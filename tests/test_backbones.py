@@ -71,7 +71,7 @@ def refusal(architecture: str, file: object) -> str:
 
 
 def run(tmp_path, monkeypatch, method: str, **backbone):
-    monkeypatch.setattr(training, "dataset_in", lambda name, data_root, cache: toy.dataset())
+    monkeypatch.setattr(training, "dataset_in", lambda name, data_root, cache, split: toy.dataset())
     backbone_on.cache_clear()
     measured = toy.scenario(backbone=backbone)
     one = Run(measured, "toy", method, card_for(measured, method), 4, 1, tmp_path / method)

@@ -16,6 +16,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     lists = verbs.add_parser("list", help="what there is, and where it is expected")
     checks = verbs.add_parser("check", help="what is there, what is missing, which images cannot be read, what to do")
     checks.add_argument("name", nargs="*", metavar="NAME", help="a dataset, or a path (default: all of the data root)")
+    text = "check its datasets as it sees them: in its classes, names, split and templates"
+    checks.add_argument("--scenario", metavar="SCENARIO", help=text)
     checks.add_argument("--jobs", type=arguments.positive, default=1, metavar="N", help="processes (default: 1)")
     arguments.add_cache(checks, of="listings")
     fetches = verbs.add_parser("fetch", help="download and unpack a dataset, where its licence allows it")
@@ -44,6 +46,13 @@ def _check(args: argparse.Namespace) -> int:
     root = arguments.data_root(args)
     if root is not None and not root.is_dir():
         raise UserError(f"--data-root {root}: no such folder")
+    scenario = None
+    if args.scenario:
+        from lamm_cl.config.cards import load_scenario
+        from lamm_cl.data import measured
+
+        measured.check(scenario := load_scenario(args.scenario))
+        args.name = args.name or list(scenario.datasets)
     arguments.check_names("data check", args.name, root)
     names, missing = args.name, []
     if not names:
@@ -53,7 +62,7 @@ def _check(args: argparse.Namespace) -> int:
         missing = [info.name for info in files if not (root / info.folder).is_dir()]
         names = [info.name for info in files if info.name not in missing]
     with checking() as progress:
-        findings = check.check(names, root, arguments.cache(args), jobs=args.jobs, progress=progress)
+        findings = check.check(names, root, arguments.cache(args), scenario=scenario, jobs=args.jobs, progress=progress)
         absent = check.check(missing, root, arguments.cache(args))
     for finding in findings:
         say(f"{finding.level:<8} {finding.dataset}: {finding.text}" + (f"; {finding.fix}" if finding.fix else ""))

@@ -33,6 +33,7 @@ def _list_scenarios() -> int:
     from lamm_cl.config.cards import load_scenario, scenario_names
 
     table = new_table("name", "datasets", "experiences", "shots", "methods", "what")
+    table.columns[0].no_wrap = True  # a name is typed as it stands there
     for name in scenario_names():
         s = load_scenario(name)
         experiences = s.experiences if isinstance(s.experiences, int | str) else " + ".join(map(str, s.experiences))

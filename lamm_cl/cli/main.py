@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from lamm_cl.cli import bench, cache, data, listing, packs, plan, predict, results, run
+from lamm_cl.cli import bench, cache, data, listing, packs, plan, predict, published, results, run
 from lamm_cl.cli.screen import complain, say
 from lamm_cl.errors import UserError, did_you_mean
 from lamm_cl.files import refusal
@@ -85,6 +85,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version of lamm-cl")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for family in (run, plan, results, predict, packs, listing, data, bench, cache):
+    for family in (run, plan, results, published, predict, packs, listing, data, bench, cache):
         family.add(commands)
     return parser

@@ -88,7 +88,7 @@ def _run(args: argparse.Namespace) -> int:
     done = made(runs)
     todo = [run for run in runs if run.folder not in done]
     check_kept(runs, args.replace)
-    datasets = Datasets(runs[0].scenario.train_on, root, cache)
+    datasets = Datasets(runs[0].scenario, root, cache)
     check_same(runs, done, datasets, cache, other_code=args.other_code, tell=say)
     check_data(todo, datasets, tell=say)
     if args.dry_run:

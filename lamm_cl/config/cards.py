@@ -29,12 +29,32 @@ def card_names() -> list[str]:
 def load_scenario(name_or_path: str | Path) -> Scenario:
     """A shipped scenario by name, or any by path (ending in .yaml); its method cards are resolved once as a check."""
     path, label = _find("scenarios", name_or_path, "scenario")
-    data = placed(_read(path, label), path.parent)
-    _inline_cards(data, path.parent)
-    scenario = validated(Scenario, data, label)
+    scenario = validated(Scenario, _extended(path, label, below=()), label)
     for method in dict.fromkeys([*scenario.methods, *scenario.overrides]):
         card_for(scenario, method, label)
     return scenario
+
+
+def _extended(path: Path, label: str, below: tuple[Path, ...]) -> dict[str, Any]:
+    """The fields of a scenario file: its own, and those that it leaves out of the one that it extends, whole fields each.
+
+    A name says what is measured and a description what is special, so both are a scenario's own.
+    """
+    if path in below:
+        raise UserError(f"{label}: extends: the scenario extends itself")
+    data = placed(_read(path, label), path.parent)
+    _inline_cards(data, path.parent)
+    base = data.pop("extends", None)
+    if base is None:
+        return data
+    if not isinstance(base, str):
+        raise UserError(f"{label}: extends: expected the name of a scenario, got {shown(base)}")
+    try:
+        found, its = _find("scenarios", path.parent / base if base.endswith((".yaml", ".yml")) else base, "scenario")
+    except UserError as error:
+        raise UserError(f"{label}: extends: {error}") from None
+    inherited = _extended(found, its, (*below, path))
+    return {key: value for key, value in inherited.items() if key not in ("name", "description")} | data
 
 
 def load_card(key_or_path: str | Path) -> Card:

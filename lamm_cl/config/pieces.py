@@ -20,7 +20,8 @@ from lamm_cl.config.schema import Card, Piece
 from lamm_cl.errors import UserError, did_you_mean
 from lamm_cl.files import PACKAGE
 
-GIVEN = {"clip", "names", "template", "dataset", "shots", "experiences"}  # what whoever builds hands to a class that asks for it
+# What whoever builds hands to a class that asks for it.
+GIVEN = {"clip", "names", "template", "spoken", "dataset", "shots", "experiences"}
 PLAIN = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict, "tuple": tuple, "Any": Any}
 TORCH = {"nn", "torch"}  # what bases that are torch's begin with
 Class = tuple[str, ast.ClassDef]  # the module it is written in, and its tree

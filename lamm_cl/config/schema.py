@@ -27,6 +27,7 @@ from lamm_cl.errors import shown
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9+._-]*$", max_length=100)]
 # A dataset is a name or, one's own, a path.
 Dataset = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=1000)]
+Template = Annotated[str, StringConstraints(pattern=r"^[^{}\x00-\x1f\x7f]*\{\}[^{}\x00-\x1f\x7f]*$", max_length=300)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Rate = Annotated[float, Field(gt=0, le=10**6)]
@@ -94,18 +95,39 @@ class Facts(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Backbone(Facts):
+class Grown(Facts):
+    """Facts with fields that came after the first release: those are written where they say something.
+
+    What says none of them is written, and hashed, as it always was.
+    """
+
+    later: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found = plain(self)
+        unsaid = [name for name in self.later if getattr(self, name) == type(self).model_fields[name].default]
+        return {name: value for name, value in found.items() if name not in unsaid}
+
+
+class Backbone(Grown):
     """An open_clip architecture and its weights: a tag of open_clip, a file, or "embedded".
 
     A repository of the Hugging Face hub, {architecture: "hf-hub:owner/name", weights: hub}, brings both. In a precision
     below fp32 the frozen towers compute under autocast. Where datasets are features, there are no towers, and
     {architecture: features, weights: "ViT-B-32 openai"} says what made them.
+
+    resize: how an image that is no square becomes one: crop (the short side to size, then the centre: CLIP's own) or squeeze
+    (both sides to size; the ratio of the sides is lost).
     """
+
+    later: ClassVar = ("resize",)
 
     architecture: Annotated[str, StringConstraints(min_length=1, max_length=500)]
     weights: Annotated[str, StringConstraints(min_length=1, max_length=4000)]
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     features: Literal["fp32", "fp16"] = "fp32"
+    resize: Literal["crop", "squeeze"] = "crop"
 
     @model_validator(mode="after")
     def _hub_brings_both(self) -> "Backbone":
@@ -378,7 +400,7 @@ class Card(Facts):
         return self
 
 
-class Scenario(Facts):
+class Scenario(Grown):
     """What is measured: who is seen when, and against which labels an image is scored.
 
     `train_on` names the dataset whose training images the classes of every dataset are learned from; None: its own.
@@ -386,12 +408,17 @@ class Scenario(Facts):
     `orders` asks for every run in each of these orders, in place of `order`.
     A list in `datasets` is a chain: with `experiences: datasets` each of its datasets is an experience, and an order is one of
     datasets.  `same_names`: whether classes of one name in several of them are two classes, or one seen in several domains.
+    `classes` names a list of classes and their names (data/names/): which of the dataset's are there, in which label order, and
+    what prompts call them; None: all, by the dataset's own names.
+    `split` names a list of train and test images that lies in the dataset's folder; None: the dataset's own split.
+    `templates` names those of data/templates.yaml, or lists them: the first one trains, all test; None: the dataset's own.
     """
 
     identity: ClassVar = (
         *("name", "version", "backbone", "experiences", "order", "train_on"),
-        *("train_label_space", "label_spaces", "same_names"),
+        *("train_label_space", "label_spaces", "same_names", "classes", "split", "templates"),
     )
+    later: ClassVar = ("bounds", "orders", "same_names", "classes", "split", "templates")
 
     name: Name
     version: Count
@@ -411,11 +438,10 @@ class Scenario(Facts):
     overrides: dict[Name, dict[str, JsonValue]] = {}
     bounds: Annotated[tuple[Literal["joint"], ...], BeforeValidator(_to_tuple)] = ()
     orders: Annotated[tuple[Order, ...], BeforeValidator(_all_different)] = ()
-
     same_names: Literal["apart", "together"] = "apart"
-
-    # fields that came after the first release: written where they say something
-    later: ClassVar = ("bounds", "orders", "same_names")
+    classes: Name | None = None
+    split: Name | None = None
+    templates: _either(text=Name, list=_set_of(Template)) | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -434,6 +460,8 @@ class Scenario(Facts):
             said = "datasets: a chain has two datasets or more"
         elif self.train_on and chains:
             said = "train_on: the datasets of a chain are learned from their own images"
+        elif chains and (own := next((name for name in ("classes", "split") if getattr(self, name)), None)):
+            said = f"{own}: goes with single datasets, not with a chain"
         elif self.same_names != "apart" and not chains:
             said = "same_names: goes with a chain in datasets, as [[A, B, C]]"
         if said:
@@ -445,10 +473,3 @@ class Scenario(Facts):
         if self.orders and self.order != "dataset":
             raise PydanticCustomError("orders", "orders: takes the place of order; leave one of them out")
         return self
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without later fields at their default: what a scenario that has none of them says is written as it always was."""
-        found = plain(self)
-        unsaid = [name for name in self.later if getattr(self, name) == type(self).model_fields[name].default]
-        return {name: value for name, value in found.items() if name not in unsaid}

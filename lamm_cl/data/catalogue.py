@@ -2,7 +2,7 @@
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lamm_cl.config.schema import CHAIN
@@ -93,6 +93,9 @@ INFOS = (
     DatasetInfo("MNIST", 10, 60000, 10000, 0.05, "not stated", "http://yann.lecun.com/exdb/mnist/", "MNIST/raw"),
     DatasetInfo("CUB-200", 200, 5994, 5794, 1.2, _RESEARCH, "https://www.vision.caltech.edu/datasets/cub_200_2011/",
                 "CUB_200_2011"),
+    DatasetInfo("ObjectNet", 313, 0, 50000, 190, "CC BY 4.0, for testing only", "https://objectnet.dev", "objectnet"),
+    DatasetInfo("Tiny-ImageNet", 200, 100000, 10000, 0.5, _RESEARCH, "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+                "tiny-imagenet-200"),
 )
 # fmt: on
 
@@ -156,15 +159,42 @@ def is_path(name: str) -> bool:
     return "/" in name or name.startswith((".", "~")) or name.endswith((".json", ".csv")) or parts_of(name) is not None
 
 
-def load(name: str, data_root: Path | None, cache: Path) -> Dataset:
+def load(name: str, data_root: Path | None, cache: Path, split: str | None = None) -> Dataset:
     """A dataset of the catalogue, or one's own: a path, relative to the current folder, or a folder in the data root; a file of
     features may lie in either.
 
+    split: the name of a list of train and test images, split_NAME.json in the dataset's folder. Where it does not lie there, the
+    dataset's own split is taken and a note says so.
     UserError for a name that is neither, for missing files, and for whatever else keeps it from being a dataset.
     `cache` keeps the embedded worlds and the listings of very large folders.
     """
     if chain := members(name):
-        return chained(canonical(name), [load(each, data_root, cache) for each in chain])
+        return chained(canonical(name), [load(each, data_root, cache, split) for each in chain])
+    if split is None:
+        return _load(name, data_root, cache)
+    folder = folder_of(name, data_root)
+    if folder is None or not (path := folder / f"split_{split}.json").exists():
+        own = _load(name, data_root, cache)
+        where = f" in {folder}" if folder else ""
+        absent = f"no split_{split}.json{where}: train and test are the data set's own, not those of {split!r}"
+        return replace(own, notes=(*own.notes, absent))
+    found = load_own(canonical(name), path, cache)
+    known = info(name)
+    layout = LAYOUTS.get(known.name) if known else None
+    return replace(found, split=split, template=getattr(layout, "template", TEMPLATE))
+
+
+def folder_of(name: str, data_root: Path | None) -> Path | None:
+    """Where a dataset's images lie; None for what has no folder: the embedded worlds, features, what is not here."""
+    known = info(name)
+    if known is None:
+        places = [Path(name).expanduser(), *([data_root / name] if data_root else [])]
+    else:
+        places = [data_root / known.folder, *_alternatives(known, data_root)] if data_root and not known.embedded else []
+    return next((place for place in places if place.is_dir()), None)
+
+
+def _load(name: str, data_root: Path | None, cache: Path) -> Dataset:
     known = info(name)
     if known is None and (file := parts_of(name)):
         return load_features(canonical(name), feature_file(file[0], data_root), file[1])

@@ -1,20 +1,27 @@
 """What is there, what is missing, and what to do about it."""
 
+import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cache as remembered
 from pathlib import Path
 from typing import Literal
 
-from lamm_cl.data.catalogue import DatasetInfo, how_to_get, info, load, members
+from lamm_cl import yaml_facts
+from lamm_cl.config.schema import Scenario
+from lamm_cl.data.catalogue import DatasetInfo, folder_of, how_to_get, info, load, members
 from lamm_cl.data.chains import LEARNED_FROM_TEST, shared_names
 from lamm_cl.data.dataset import Dataset, Files, listed
 from lamm_cl.data.features import parts_of
 from lamm_cl.data.images import defect
+from lamm_cl.data.lists import read_split
+from lamm_cl.data.measured import measured
 from lamm_cl.errors import UserError
-from lamm_cl.files import refusal
+from lamm_cl.files import PACKAGE, refusal
 
+SPLITS = PACKAGE / "data" / "splits.yaml"  # which says what is known of the lists that people bring
 MOST_NAMED = 20  # unreadable files named one by one
 BLOCK = 20_000  # files handed to the processes at a time; a million paths at once would fill the memory
 
@@ -34,13 +41,21 @@ def check(
     data_root: Path | None,
     cache: Path,
     *,
+    scenario: Scenario | None = None,
     jobs: int = 1,
     progress: Callable[[str, int, int], None] = lambda dataset, done, total: None,
 ) -> list[Finding]:
-    """Findings for each named dataset: whether it loads, its counts beside the published ones, unreadable images.
+    """Findings for each named dataset: whether it loads, its counts beside the published ones, brought splits, unreadable images.
 
-    Of each image file the header and the ending are read, in `jobs` processes.
+    scenario: who sees them, in its classes and its split.  Of each image file the header and the ending are read, in `jobs`
+    processes.
     """
+
+    def loaded(name: str) -> Dataset:
+        if scenario is None:
+            return load(name, data_root, cache)
+        return measured(scenario, name, lambda each, split: load(each, data_root, cache, split))
+
     findings = []
     for name in names:
         if chain := members(name):
@@ -50,14 +65,15 @@ def check(
             continue
         known = info(name)
         try:
-            dataset = load(name, data_root, cache)
+            dataset = loaded(name)
         except (UserError, OSError) as error:
             told = refusal(error) if isinstance(error, OSError) else str(error)
             if told is None or parts_of(name):  # of features, one file and nothing to get: a mistake like any other
                 raise
             findings.append(Finding(known.name if known else name, "problem", told, _fix(known, data_root)))
             continue
-        findings += _counts(dataset, known)
+        findings += _counts(dataset, known) if scenario is None else [_seen(dataset, scenario)]
+        findings += _splits(dataset, folder_of(name, data_root))
         findings += [_note(dataset, note, known, data_root) for note in dataset.notes]
         findings += _unreadable(dataset, jobs, progress)
     return findings
@@ -103,9 +119,46 @@ def _counts(dataset: Dataset, known: DatasetInfo | None) -> list[Finding]:
     return [Finding(dataset.name, "note", f"{text}; published: {differs}{said}", fix)]
 
 
+def _seen(dataset: Dataset, scenario: Scenario) -> Finding:
+    """What a scenario sees of a dataset."""
+    text = f"{len(dataset.classes):,} classes, {len(dataset.train):,} train and {len(dataset.test):,} test images"
+    split = f"split {dataset.split}" if dataset.split else "the data set's own split"
+    prompts = listed([dataset.template.replace("{}", name) for name in dataset.classes])
+    more = f", {len(dataset.spoken)} templates in the test" if len(dataset.spoken) > 1 else ""
+    return Finding(dataset.name, "ok", f"as {scenario.name} sees it: {text}, {split}{more}; prompts: {prompts}")
+
+
+def _splits(dataset: Dataset, folder: Path | None) -> list[Finding]:
+    """Which lists of train and test images lie in the folder, and whether their sizes are those that their sources tell."""
+    findings = []
+    for path in sorted(folder.glob("split_*.json")) if folder else ():
+        name = path.stem.removeprefix("split_")
+        if (facts := _known_splits().get(dataset.name, {}).get(name)) is None:
+            continue  # the layout's own, or one that nothing is known of
+        here = dict(zip(("train", "test"), map(len, read_split(path)), strict=True))
+        text = f"split {name} is there: {here['train']:,} train and {here['test']:,} test images"
+        told = {part: facts[part] for part in here if part in facts}
+        if any(here[part] != number for part, number in told.items()):
+            expected = " and ".join(f"{number:,} {part}" for part, number in told.items())
+            findings.append(Finding(dataset.name, "note", f"{text}; its source has {expected} ({facts['source']})"))
+        else:
+            seems = f"; its source seems to test on about {facts['about']:,}"
+            about = seems if "about" in facts else ", as its source has them"
+            findings.append(Finding(dataset.name, "ok", text + about))
+    return findings
+
+
+@remembered
+def _known_splits() -> dict[str, dict[str, dict]]:
+    return yaml_facts.parse(SPLITS.read_bytes(), SPLITS.name)
+
+
 def _note(dataset: Dataset, note: str, known: DatasetInfo | None, data_root: Path | None) -> Finding:
     fix = ""
-    if known and known.split and note.startswith("no split_"):
+    if brought := re.match(r"no split_([^/]+)\.json.*: train and test are the data set's own", note):
+        known_of = _known_splits().get(dataset.name, {}).get(brought[1], {})
+        fix = f"put it there to measure as others did; theirs: {known_of['source']}" if known_of else ""
+    elif known and known.split and note.startswith("no split_"):
         fix = f"download it from {known.split} into {data_root / known.folder}"
     return Finding(dataset.name, "note", note, fix)
 

@@ -110,6 +110,8 @@ class Dataset:
     features: FeatureFile | None = None  # of a dataset of features, whose splits hold them in place of images
     text: NDArray[np.floating] | None = None  # (C, D) features of the classes' texts, where the file has them
     chain: tuple["Dataset", ...] = ()  # the datasets that it is a chain of; their classes and images are here one after another
+    split: str = ""  # the name of the list that decided train and test; "": the dataset's own
+    templates: tuple[str, ...] = ()  # those of the scenario, the first one for training; (): the dataset's, or its parts'
 
     @property
     def parts(self) -> tuple["Dataset", ...]:
@@ -117,14 +119,14 @@ class Dataset:
         return self.chain or (self,)
 
     @property
-    def templates(self) -> tuple[str, ...]:
-        """(C,) of each class."""
-        return tuple(part.template for part in self.parts for _ in part.classes)
-
-    @property
     def kind(self) -> str:
         """What its samples are: images, or features of so many numbers."""
         return f"features of {self.test.images.shape[1]} numbers" if self.features else "images"
+
+    @property
+    def spoken(self) -> tuple[str, ...]:
+        """The templates that prompts are made of, the first one for training."""
+        return self.templates or (self.template,)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -9,10 +9,12 @@ import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from lamm_cl.data.dataset import TEMPLATE, Dataset, Entry, ImageFile, assemble, by_label, class_names, listed, measure
 from lamm_cl.data.folders import ClassFolders, class_folders
 from lamm_cl.data.lists import read_json, read_lines, read_mat, read_names, read_rows, read_split
+from lamm_cl.data.own import load_own
 from lamm_cl.errors import UserError
 
 Lists = tuple[list[Entry], list[Entry]]  # train, test
@@ -221,6 +223,29 @@ def cub200(folder: Path) -> Lists:
     return train, test
 
 
+def tiny_imagenet(folder: Path) -> Lists:
+    """Its validation images, which alone have labels, are for testing; labels as wnids.txt counts them."""
+    names = {key: text.partition(",")[0] for key, _, text in (line.partition("\t") for line in read_lines(folder / "words.txt"))}
+    label = {key: i for i, key in enumerate(read_lines(folder / "wnids.txt"))}
+    train = [
+        Entry(f"train/{key}/images/{file}", i, names[key])
+        for key, i in label.items()
+        for file, _ in class_folders(folder / "train" / key, None).images["images"]
+    ]
+    rows = (row[:2] for row in read_rows(folder / "val" / "val_annotations.txt"))
+    return train, [Entry(f"val/images/{file}", label[key], names[key]) for file, key in rows]
+
+
+class OwnFolders(NamedTuple):
+    """Class folders as they are: below train/ and test/ (as LAMDA-CL's downloads have them), else below `images`."""
+
+    images: str
+
+    def load(self, name: str, folder: Path, data_root: Path, cache: Path | None) -> Dataset:
+        parted = (folder / "train").is_dir() and (folder / "test").is_dir()
+        return load_own(name, folder if parted else folder / self.images, cache)
+
+
 _CALTECH = {"airplanes": "airplane", "Faces": "face", "Leopards": "leopard", "Motorbikes": "motorbike"}
 _EUROSAT = {
     "AnnualCrop": "Annual Crop Land",
@@ -256,4 +281,6 @@ LAYOUTS = {
     "ImageNet-R": Foldered("imagenet-r"),
     "ImageNet-R-CIL": Listed(imagenet_r_fifths, "imagenet-r/", "split_imagenet-r-cil.json"),
     "CUB-200": Listed(cub200),
+    "ObjectNet": OwnFolders("images"),
+    "Tiny-ImageNet": Listed(tiny_imagenet),
 }

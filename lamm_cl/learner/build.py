@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -28,16 +29,18 @@ Kind = TypeVar("Kind", bound=Piece)
 
 
 def build(card: schema.Card, clip: FrozenCLIP | FeaturesOnly, names: list[str], experiences: list[range], *,
-          template: str = "a photo of a {}.", dataset: str = "", shots: float = 1, train_label_space: str = "experience",
-          seed: int = 0) -> Learner:  # fmt: skip
+          template: str = "a photo of a {}.", spoken: Sequence[str] = (), dataset: str = "", shots: float = 1,
+          train_label_space: str = "experience", seed: int = 0) -> Learner:  # fmt: skip
     """The model that a method card describes; its pieces are named "file.Class" in lamm_cl.methods.
 
-    names: by order of arrival, underscores already spaces.  Initial values are drawn from `seed` alone.
+    names: by order of arrival, as prompts say them.  template: for training;  spoken: those of the test, that one first
+    (default: it alone).  Initial values are drawn from `seed` alone.
     """
     label_space = card.label_space or train_label_space
     if card.memory is not None and label_space != "seen":
         raise UserError(f"{card.key}: memory: images of old classes need old classes in the loss: expected label_space: seen")
-    given = dict(clip=clip, names=names, template=template, dataset=dataset, shots=shots, experiences=experiences)
+    given = dict(clip=clip, names=names, template=template, spoken=tuple(spoken) or (template,), dataset=dataset, shots=shots,
+                 experiences=experiences)  # fmt: skip
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         context = made(card, "context", given, ContextLearner) or Words()  # drawn in this order
@@ -46,6 +49,7 @@ def build(card: schema.Card, clip: FrozenCLIP | FeaturesOnly, names: list[str], 
         tower, memory = made(card, "tower", given, Tower), made(card, "memory", given, Memory)
         texts: TextFeatures | TextTable | None = None
         reference: TextFeatures | None = None
+        first: TextFeatures | None = None
         if isinstance(clip, FeaturesOnly):
             others: list[Piece] = [one for one in (loss, tower, memory) if one is not None]
             texts = table_for(clip, experiences, context, labels, head, others, templates_decide=card.head is None)
@@ -55,11 +59,13 @@ def build(card: schema.Card, clip: FrozenCLIP | FeaturesOnly, names: list[str], 
             frames = [Frame(through, names, t, context, labels, beside) for t in context.templates]
             kind = RawTexts if "text_raw" in head.needs else EachText if "text_each" in head.needs else TextFeatures
             texts = kind(frames, labels, experiences)
+            if context.first_trains and len(frames) > 1:
+                first = kind(frames[:1], labels, experiences)
             if loss is not None and "reference" in loss.needs:
                 frames = [Frame(through, names, t, context, Labels(), beside) for t in context.templates]
                 reference = TextFeatures(frames, Labels(), experiences)
     model = Learner(clip, experiences, context=context, labels=labels, head=head, tower=tower, extra_loss=loss,
-                    memory=memory, texts=texts, reference=reference, seed=seed,
+                    memory=memory, texts=texts, reference=reference, first=first, seed=seed,
                     train_label_space=label_space).to(clip.device)  # fmt: skip
     try:
         for each in model.pieces:

@@ -25,16 +25,18 @@ class Learner(nn.Module):
     """Input: Images.  experiences: the classes of each, which follow one another.
 
     texts, reference: text features of classes, learned and with the names' own tokens; None where nobody reads them.
+    first: what training reads in place of texts, under the first template alone; None where it is all the same.
     """
 
     def __init__(self, clip: FrozenCLIP | FeaturesOnly, experiences: list[range], *, context: ContextLearner, labels: Labels,
                  head: Head, tower: Tower | None = None, extra_loss: Loss | None = None, memory: Memory | None = None,
                  texts: TextFeatures | TextTable | None = None, reference: TextFeatures | None = None,
+                 first: TextFeatures | None = None,
                  train_label_space: str = "experience", seed: int = 0):  # fmt: skip
         super().__init__()
         self.clip, self.experiences, self.seed = clip, experiences, seed
         self.context, self.labels = context, labels
-        self.texts, self.reference = texts, reference
+        self.texts, self.reference, self.first = texts, reference, first
         self.extra_loss, self.head, self.tower, self.memory = extra_loss, head, tower, memory
         self.train_label_space = train_label_space
         self.learned = 0  # experiences learned, or being learned
@@ -154,7 +156,8 @@ class Learner(nn.Module):
         current classes have vectors of their own that learn, all others stay; else everything does.
         """
         seen = self.experiences[: self.learned]
-        for texts, learning in ((self.texts, (self.context, self.labels)), (self.reference, (self.context,))):
+        learned = (self.context, self.labels)
+        for texts, learning in ((self.texts, learned), (self.first, learned), (self.reference, (self.context,))):
             if texts is None:
                 continue
             texts.constant = self._constant(learning)
@@ -173,13 +176,16 @@ class Learner(nn.Module):
     def train(self, mode: bool = True) -> "Learner":
         """Training makes text features stale that learn; evaluation keeps them once they were computed."""
         super().train(mode)
-        if mode and self.texts is not None:
-            self.texts.forget([mine for mine in self.experiences if mine not in self.texts.constant])
+        for texts in (self.texts, self.first) if mode else ():
+            if texts is not None:
+                texts.forget([mine for mine in self.experiences if mine not in texts.constant])
         return self
 
     def text_features(self, prompts: Prompts, classes: range) -> Tensor:
         """(c, D), or (B, c, D).  What is asked in evaluation without gradients is kept for the next batch."""
         assert self.texts is not None
+        if self.training and self.first is not None:
+            return self.first.features(prompts, classes)
         if not (self.training or torch.is_grad_enabled() or self.context.reads_images):
             self.texts.keep(self.context.text(None, self.classes), within(self.experiences, classes))
         return self.texts.features(prompts, classes)
@@ -323,7 +329,7 @@ class Learner(nn.Module):
             else:
                 owner, _, last = name.rpartition(".")
                 setattr(self.get_submodule(owner), last, tensor.to(self.clip.device))
-        for texts in (self.texts, self.reference):
+        for texts in (self.texts, self.first, self.reference):
             if texts is not None:
                 texts.kept.clear()
         self.refresh()

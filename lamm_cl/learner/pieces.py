@@ -118,7 +118,8 @@ def count_learning(module: nn.Module) -> int:
 class ContextLearner(Piece):
     """What stands around the name.  The image tower runs first, so that the text side may look at its features.
 
-    templates: the base texts around "{}", the name;  n: how many context vectors stand in place of their first n tokens.
+    templates: the base texts around "{}", the name;  n: how many context vectors stand in place of their first n tokens;
+    first_trains: of several templates only the first one in training.
     """
 
     templates: Sequence[str]
@@ -126,6 +127,7 @@ class ContextLearner(Piece):
     prompts_images = False  # True: the image tower takes prompts, so image features cannot be computed in advance
     reads_images = False  # True: every image has its own context, so text features cannot be computed in advance
     shared = True  # False: every class has its own context
+    first_trains = False
 
     def image(self, x: Images) -> Prompts:
         """Prompts of the image tower; x: what the step brings, for prompts that are chosen by the frozen feature."""

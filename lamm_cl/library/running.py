@@ -66,7 +66,7 @@ def run(scenario: str | Path, *, methods: Sequence[str] = (), datasets: Sequence
     done = made(runs)
     todo = [one for one in runs if one.folder not in done]
     check_kept(runs)
-    of = Datasets(runs[0].scenario.train_on, root, kept)
+    of = Datasets(runs[0].scenario, root, kept)
     command.check_same(runs, done, of, kept, other_code=other_code, tell=tell)
     command.check_data(todo, of, tell=tell)
     tidy([one for one in runs if one not in todo], doors.derived)

@@ -32,6 +32,7 @@ from lamm_cl.reports.measures import (
 )
 from lamm_cl.reports.published import cite, cite_beside
 from lamm_cl.reports.ranking import ranking
+from lamm_cl.reports.standing import beside
 from lamm_cl.reports.statistics import spread
 from lamm_cl.reports.table import BOUND, CHANCE, Column, Label, Line, Number, Table, ranked
 from lamm_cl.results.record import Record
@@ -106,7 +107,7 @@ def degradation_per_dataset(runs: Runs) -> Table:
 
 def incremental(runs: Runs) -> Table:
     """The metrics of class-incremental learning, per dataset and averaged, in both label spaces."""
-    lines = []
+    lines, sources = [], []
     for place in _places(runs):
         for space in runs.spaces:
             labels = (Label(place, place), Label(space, space))
@@ -115,11 +116,15 @@ def incremental(runs: Runs) -> Table:
                 numbers = tuple(_place(runs, place, method, metric) for metric in of_all.values())
                 lines.append(Line((*labels, _method(runs, method)), numbers, group=f"{place} {space}"))
             lines += _bounds(runs, place) if runs.bounds and space == "joint" else []
+            published, told = beside(runs, place, space)
+            lines += published
+            sources += told
             guessed = [_chance(runs, place, metric) if name in ACCURACIES else np.nan for name, metric in of_all.items()]
             lines.append(_chance_line((*labels, Label("chance", "chance")), guessed))
     columns = [Column(name, better) for name, (better, _) in INCREMENTAL.items()]
     what = "class-incremental learning: accuracies in %, differences in points"
-    return _table("incremental", what, runs, ("dataset", "label space", "method"), columns, lines)
+    table = _table("incremental", what, runs, ("dataset", "label space", "method"), columns, lines)
+    return replace(table, notes=(*table.notes, *dict.fromkeys(sources)))
 
 
 def _bounds(runs: Runs, place: str) -> list[Line]:

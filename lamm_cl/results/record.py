@@ -99,6 +99,7 @@ class DatasetFacts:
     images: tuple[int, ...] = ()  # in train and in test, all that lay there
     names_and_sizes: str = ""  # the fingerprint that earlier versions would have written
     chain: ChainFacts | None = None
+    split: str = ""  # the name of the list that decided train and test; "": the dataset's own
 
     @property
     def told(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from lamm_cl.config import pieces
 from lamm_cl.config.cards import card_for
 from lamm_cl.config.identity import content_hash, difference, from_record, identity
 from lamm_cl.config.schema import Card, OrderSeed, Scenario
-from lamm_cl.data import catalogue
+from lamm_cl.data import catalogue, measured
 from lamm_cl.errors import UserError
 from lamm_cl.results.record import Record, bound_of, order_name, run_name
 from lamm_cl.results.remembered import remembered
@@ -91,6 +91,7 @@ def plan(
     What a card without training and head would do with all classes at once, it does in any stream: it has no bounds.
     Raises UserError for an option that a piece of a card does not have: now, and not when its turn comes.
     """
+    measured.check(scenario)
     root = results / scenario.name / "runs"
     folders = _folders(datasets or scenario.names)
     cards = {method: card_for(scenario, method) for method in methods or scenario.methods}

@@ -33,6 +33,7 @@ def load(backbone: Backbone) -> FrozenCLIP | FeaturesOnly:
     architecture, weights = backbone.architecture, backbone.weights
     if architecture == FEATURES:
         return FeaturesOnly(backbone)
+    squeezed = {"resize_mode": "squash"} if backbone.resize == "squeeze" else {}
     half = (0.5, 0.5, 0.5)
     preprocess = {"mean": half, "std": half} if architecture == EMBEDDED else {}
     if architecture.startswith(HUB):
@@ -53,7 +54,7 @@ def load(backbone: Backbone) -> FrozenCLIP | FeaturesOnly:
             preprocess, file = tag, of_tag(architecture, weights, tag)
         else:
             file = given(architecture, weights)
-    return create(backbone, config, file, preprocess)
+    return create(backbone, config, file, preprocess | squeezed)
 
 
 def create(backbone: Backbone, config: dict[str, Any], file: Path, preprocess: dict) -> FrozenCLIP:

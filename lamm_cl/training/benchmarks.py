@@ -22,7 +22,7 @@ from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms.functional import pil_to_tensor
 
 from lamm_cl.config.schema import Backbone, Scenario
-from lamm_cl.data.dataset import Dataset, Split, learned_from
+from lamm_cl.data.dataset import Dataset, Split
 from lamm_cl.data.images import open_image
 from lamm_cl.errors import UserError
 from lamm_cl.sweeping.plan import in_order
@@ -30,7 +30,7 @@ from lamm_cl.towers.devices import device as resolved
 from lamm_cl.towers.features import FeaturesOnly
 from lamm_cl.training import stream
 from lamm_cl.training.features import Features, Pixels
-from lamm_cl.training.run import backbone_on, dataset_in, facts_of_features
+from lamm_cl.training.run import backbone_on, dataset_of, facts_of_features
 
 Transform = Callable[..., Tensor]
 
@@ -142,9 +142,7 @@ def plain(image) -> Tensor:
 
 def origin_of(scenario: Scenario, named: str, shots: int | Literal["full"], seed: int, *, data_root: Path | None, cache: Path,
               device: str = "cpu", backbone: Backbone | None = None, order: str = "") -> Origin:  # fmt: skip
-    dataset = dataset_in(named, data_root, cache)
-    if scenario.train_on:
-        dataset = learned_from(dataset, dataset_in(scenario.train_on, data_root, cache))
+    dataset = dataset_of(scenario, named, data_root, cache)
     parts = stream.split(in_order(scenario, order), dataset, shots, seed)
     return Origin(scenario, named, shots, seed, dataset, parts, cache, device, backbone, order)
 

@@ -61,6 +61,7 @@ def facts_of(dataset: Dataset, parts: stream.Stream, named: str) -> DatasetFacts
         images=(len(dataset.train), len(dataset.test)),
         names_and_sizes=dataset.names_and_sizes,
         chain=ChainFacts(*map(tuple, zip(*parts.chain)), parts.same) if parts.chain else None,
+        split=dataset.split,
     )
 
 

@@ -15,6 +15,7 @@ from lamm_cl.config.identity import from_record
 from lamm_cl.config.schema import Card, Scenario
 from lamm_cl.data import catalogue
 from lamm_cl.data.images import open_image
+from lamm_cl.data.measured import named_templates
 from lamm_cl.errors import UserError
 from lamm_cl.files import write_atomic
 from lamm_cl.learner.build import build
@@ -69,9 +70,10 @@ def reload(run: Path, device: str = "auto") -> Reloaded:
     ends = [sum(data.experiences[: i + 1]) for i in range(len(data.experiences))]
     experiences = [range(end - count, end) for end, count in zip(ends, data.experiences, strict=True)]
     members = zip(data.chain.names, data.chain.classes, strict=True) if data.chain else [(record.run.dataset, len(data.classes))]
-    template = each_with([catalogue.template_of(name) for name, classes in members for _ in range(classes)])
+    own = each_with([catalogue.template_of(name) for name, classes in members for _ in range(classes)])
+    spoken = named_templates(scenario.templates or [own], f"{folder}: scenario")
     shots = record.run.shots if record.run.shots != "full" else sum(data.train_images) / len(data.classes)
-    learner = build(card, clip, list(data.classes), experiences, template=template,
+    learner = build(card, clip, list(data.classes), experiences, template=spoken[0], spoken=spoken,
                     dataset=record.run.dataset, shots=shots, train_label_space=scenario.train_label_space,
                     seed=derive(record.run.seed, "initial values"))  # fmt: skip
     for i in range(len(experiences)):

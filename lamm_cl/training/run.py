@@ -13,10 +13,11 @@ from safetensors.torch import save
 
 from lamm_cl.config.identity import content_hash
 from lamm_cl.config.lengths import Length, lengths
-from lamm_cl.config.schema import Backbone, Training
+from lamm_cl.config.schema import Backbone, Scenario, Training
 from lamm_cl.data import catalogue
-from lamm_cl.data.dataset import Dataset, learned_from
+from lamm_cl.data.dataset import Dataset
 from lamm_cl.data.features import check_backbone
+from lamm_cl.data.measured import measured as measured_in
 from lamm_cl.files import write_atomic
 from lamm_cl.learner.build import build
 from lamm_cl.learner.model import Learner
@@ -56,8 +57,13 @@ def backbone_on(backbone: Backbone, device: str) -> FrozenCLIP:
 
 
 @lru_cache(maxsize=2)  # what is tested, and what it is learned from
-def dataset_in(name: str, data_root: Path | None, cache: Path) -> Dataset:
-    return catalogue.load(name, data_root, cache)
+def dataset_in(name: str, data_root: Path | None, cache: Path, split: str | None = None) -> Dataset:
+    return catalogue.load(name, data_root, cache, split)
+
+
+def dataset_of(scenario: Scenario, name: str, data_root: Path | None, cache: Path) -> Dataset:
+    """A dataset as a scenario sees it."""
+    return measured_in(scenario, name, lambda each, split: dataset_in(each, data_root, cache, split))
 
 
 def facts_of_features(frozen: FrozenCLIP) -> dict:
@@ -101,8 +107,9 @@ def prepare(run: Run, frozen: FrozenCLIP, dataset: Dataset, cache: Path) -> Prep
     """The door of one run: stream, model and sources of images."""
     parts = stream.split(run.stream, dataset, run.shots, run.seed)
     frozen = without_images(frozen, run, dataset, parts)
-    templates = [dataset.templates[c] for c in parts.order]
-    model = build(run.card, frozen, parts.names, parts.experiences, template=each_with(templates), dataset=dataset.name,
+    each = [part.template for part in dataset.parts for _ in part.classes]
+    spoken = dataset.templates or (each_with([each[c] for c in parts.order]),)
+    model = build(run.card, frozen, parts.names, parts.experiences, template=spoken[0], spoken=spoken, dataset=dataset.name,
                   shots=shots_of(run, parts), train_label_space=run.scenario.train_label_space,
                   seed=derive(run.seed, "initial values"))  # fmt: skip
     return Prepared(run, frozen, dataset, parts, model, sources_of(run, model, dataset, parts, cache))
@@ -130,9 +137,7 @@ def do(run: Run, *, data_root: Path | None, cache: Path, device: str, progress: 
     with one_thread():
         frozen = backbone_on(run.scenario.backbone, resolved(device))
         frozen.checkpoint = checkpoint
-        dataset = dataset_in(run.dataset, data_root, cache)
-        if run.scenario.train_on:
-            dataset = learned_from(dataset, dataset_in(run.scenario.train_on, data_root, cache))
+        dataset = dataset_of(run.scenario, run.dataset, data_root, cache)
         try:
             return complete(prepare(run, frozen, dataset, cache), progress, save_every=save_every, logs=logs, start=start)
         except torch.cuda.OutOfMemoryError as error:
