@@ -140,11 +140,11 @@ def test_a_misspelt_key_is_told_with_file_key_path_and_nearest_spelling(tmp_path
         ({"shots": "ful"}, "shots: expected 'full', got 'ful'; did you mean 'full'?"),
         ({"order": "datset"}, "order: expected 'dataset' or 'reversed', got 'datset'; did you mean 'dataset'?"),
         ({"order": {"sed": 3}}, "order: no field 'sed'; did you mean 'seed'?"),
-        ({"experiences": "halve"}, "experiences: expected 'halves', got 'halve'; did you mean 'halves'?"),
+        ({"experiences": "halve"}, "experiences: expected 'halves' or 'datasets', got 'halve'; did you mean 'halves'?"),
         ({"experiences": [4, 0]}, "experiences.1: expected 1 or more, got 0"),
         ({"experiences": 2.5}, "experiences: expected a whole number, got 2.5"),
         ({"train_label_space": "sen"}, "train_label_space: expected 'experience' or 'seen', got 'sen'; did you mean"),
-        ({"label_spaces": ["own", "joined"]}, "label_spaces.1: expected 'own' or 'joint', got 'joined'; did you"),
+        ({"label_spaces": ["own", "joined"]}, "label_spaces.1: expected 'own', 'joint' or 'all', got 'joined'; did you"),
         (
             {"name": "../demo"},
             "name: expected a name of letters, digits and + . _ - (it becomes a folder), got '../demo'",
