@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from lamm_cl.config.schema import Facts
+from lamm_cl.config.kinds import Facts
 from lamm_cl.errors import UserError, did_you_mean, shown
 
 

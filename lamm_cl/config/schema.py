@@ -5,109 +5,37 @@ Nothing in this package imports torch, so `lamm-cl list` and `show` answer at on
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Discriminator,
-    Field,
-    JsonValue,
-    SerializerFunctionWrapHandler,
-    StringConstraints,
-    Tag,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, JsonValue, StringConstraints, model_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
 from lamm_cl.config import uses
+from lamm_cl.config.kinds import (
+    Amount,
+    Count,
+    Dataset,
+    Facts,
+    Grown,
+    Name,
+    Rate,
+    Seed,
+    Share,
+    Template,
+    all_different,
+    either,
+    list_of,
+    set_of,
+    to_tuple,
+)
 from lamm_cl.errors import shown
-
-# A name becomes a folder in results/, so it holds nothing a file system could read as a path.
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9+._-]*$", max_length=100)]
-# A dataset is a name or, one's own, a path.
-Dataset = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]+$", max_length=1000)]
-Template = Annotated[str, StringConstraints(pattern=r"^[^{}\x00-\x1f\x7f]*\{\}[^{}\x00-\x1f\x7f]*$", max_length=300)]
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-Count = Annotated[int, Field(ge=1, le=10**9)]
-Rate = Annotated[float, Field(gt=0, le=10**6)]
-Amount = Annotated[float, Field(ge=0, le=10**6)]
-Share = Annotated[float, Field(ge=0, lt=1)]
 
 HUB = "hf-hub:"  # what a backbone from the Hugging Face hub starts with
 CHAIN = " + "  # between the datasets of a chain, where it is named in one text
 FEATURES = "features"  # the architecture of a backbone whose features are given: there are no towers
 
-
-def _to_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _unique(values: tuple) -> tuple:
-    for value in values:
-        if values.count(value) > 1:
-            raise PydanticCustomError("duplicate", "{value} stands there twice", {"value": repr(value)})
-    return values
-
-
-def _all_different(value: Any) -> Any:
-    return _unique(_to_tuple(value)) if isinstance(value, list | tuple) else value
-
-
-def _list_of(item: Any) -> Any:
-    """A list with at least one entry; strict models take only tuples, YAML gives lists."""
-    return Annotated[tuple[item, ...], Field(min_length=1), BeforeValidator(_to_tuple)]
-
-
-def _set_of(item: Any) -> Any:
-    """A list as above whose entries all differ."""
-    return Annotated[tuple[item, ...], Field(min_length=1), BeforeValidator(_all_different)]
-
-
-def _either(**choices: Any) -> Any:
-    """A union that looks at the kind of value first, so that an error speaks of one choice and not of all."""
-
-    def kind(value: Any) -> str:
-        if isinstance(value, str) and "text" in choices:
-            return "text"
-        if isinstance(value, list | tuple) and "list" in choices:
-            return "list"
-        if isinstance(value, dict | BaseModel) and "mapping" in choices:
-            return "mapping"
-        return "number" if "number" in choices else "text"
-
-    members = [Annotated[choice, Tag(tag)] for tag, choice in choices.items()]
-    union = members[0]
-    for member in members[1:]:
-        union = union | member
-    return Annotated[union, Discriminator(kind)]
-
-
 # What a card says of itself alone: a card that extends another starts without it.
 OWN = ("departures", "published")
 
-Shots = _either(number=Count, text=Literal["full"])
-
-
-class Facts(BaseModel):
-    """Strict: an int where an int is asked, no "16" for 16, no true for 1, no unknown key."""
-
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Grown(Facts):
-    """Facts with fields that came after the first release: those are written where they say something.
-
-    What says none of them is written, and hashed, as it always was.
-    """
-
-    later: ClassVar[tuple[str, ...]] = ()
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        found = plain(self)
-        unsaid = [name for name in self.later if getattr(self, name) == type(self).model_fields[name].default]
-        return {name: value for name, value in found.items() if name not in unsaid}
+Shots = either(number=Count, text=Literal["full"])
 
 
 class Backbone(Grown):
@@ -141,10 +69,10 @@ class OrderSeed(Facts):
 
 
 # Of the classes: the dataset's, that backwards, a shuffled one, or a stored one: names or class ids, the first to arrive first.
-Order = _either(
+Order = either(
     text=Literal["dataset", "reversed"],
     mapping=OrderSeed,
-    list=Annotated[tuple[str | Annotated[int, Field(ge=0, le=10**9)], ...], Field(min_length=1), BeforeValidator(_to_tuple)],
+    list=Annotated[tuple[str | Annotated[int, Field(ge=0, le=10**9)], ...], Field(min_length=1), BeforeValidator(to_tuple)],
 )
 
 
@@ -178,7 +106,7 @@ class Adam(Facts):
     """torch's: in "adam" weight decay is added to the gradient, in "adamw" it acts on the weights alone."""
 
     use: Literal["adam", "adamw"]
-    betas: Annotated[tuple[Share, Share], BeforeValidator(_to_tuple)] = (0.9, 0.999)
+    betas: Annotated[tuple[Share, Share], BeforeValidator(to_tuple)] = (0.9, 0.999)
     eps: Rate = 1e-8
 
 
@@ -195,7 +123,7 @@ class Schedule(Facts):
     use: Literal["cosine", "annealing", "milestones"] = "milestones"
     per: Literal["epoch", "step"] = "epoch"
     floor: Amount = 0.0
-    milestones: _list_of(Count) | None = None
+    milestones: list_of(Count) | None = None
     factor: Rate | None = None
     period: Count | None = None
 
@@ -231,8 +159,8 @@ class Own(Facts):
     weight_decay: Amount
 
 
-Optimizer = _either(text=Literal["sgd", "adam", "adamw"], mapping=Adam)
-Scheduled = _either(text=Literal["constant", "cosine", "annealing", "lagging"], mapping=Schedule)  # lagging: CODA-Prompt's
+Optimizer = either(text=Literal["sgd", "adam", "adamw"], mapping=Adam)
+Scheduled = either(text=Literal["constant", "cosine", "annealing", "lagging"], mapping=Schedule)  # lagging: CODA-Prompt's
 LENGTHS = ("epochs", "steps", "steps_per_shot")
 
 
@@ -375,7 +303,7 @@ class Card(Facts):
     repository: str | None = None
     context: Piece | None = None  # the words "a photo of a"
     labels: Piece | None = None  # the names' own tokens
-    loss: _either(mapping=Piece, list=_list_of(Piece)) | None = None  # of a list, all
+    loss: either(mapping=Piece, list=list_of(Piece)) | None = None  # of a list, all
     head: Piece | None = None  # the cosine with the text, at CLIP's scale
     tower: Piece | None = None
     memory: Piece | None = None
@@ -383,7 +311,7 @@ class Card(Facts):
     training: Training | None = None
     trainable: str
     provenance: dict[str, str]
-    departures: Annotated[tuple[_either(text=str, mapping=dict[str, JsonValue]), ...], BeforeValidator(_to_tuple)] = ()
+    departures: Annotated[tuple[either(text=str, mapping=dict[str, JsonValue]), ...], BeforeValidator(to_tuple)] = ()
     published: dict[str, JsonValue] = {}
 
     def pieces(self) -> list[tuple[str, Piece]]:
@@ -424,24 +352,24 @@ class Scenario(Grown):
     version: Count
     description: str = ""
     backbone: Backbone
-    datasets: _set_of(_either(text=Dataset, list=_set_of(Dataset)))
-    experiences: _either(number=Count, text=Literal["halves", "datasets"], list=_list_of(Count))
+    datasets: set_of(either(text=Dataset, list=set_of(Dataset)))
+    experiences: either(number=Count, text=Literal["halves", "datasets"], list=list_of(Count))
     order: Order = "dataset"
     shots: Annotated[
-        _set_of(Shots), BeforeValidator(lambda value: value if isinstance(value, list | tuple) else (value,))
+        set_of(Shots), BeforeValidator(lambda value: value if isinstance(value, list | tuple) else (value,))
     ]
-    seeds: _set_of(Seed)
-    methods: _set_of(Name)
+    seeds: set_of(Seed)
+    methods: set_of(Name)
     train_on: Dataset | None = None
     train_label_space: Literal["experience", "seen"] = "experience"
-    label_spaces: _set_of(Literal["own", "joint", "all"]) = ("own", "joint")
+    label_spaces: set_of(Literal["own", "joint", "all"]) = ("own", "joint")
     overrides: dict[Name, dict[str, JsonValue]] = {}
-    bounds: Annotated[tuple[Literal["joint"], ...], BeforeValidator(_to_tuple)] = ()
-    orders: Annotated[tuple[Order, ...], BeforeValidator(_all_different)] = ()
+    bounds: Annotated[tuple[Literal["joint"], ...], BeforeValidator(to_tuple)] = ()
+    orders: Annotated[tuple[Order, ...], BeforeValidator(all_different)] = ()
     same_names: Literal["apart", "together"] = "apart"
     classes: Name | None = None
     split: Name | None = None
-    templates: _either(text=Name, list=_set_of(Template)) | None = None
+    templates: either(text=Name, list=set_of(Template)) | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
