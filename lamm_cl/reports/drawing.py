@@ -241,10 +241,11 @@ def _chunks(items: list, n: int) -> list[list]:
 
 
 def wrapped(name: str, width: int = 16) -> str:
-    """A name of any length in at most three lines."""
-    return "\n".join(
-        textwrap.wrap("".join(c for c in name if c.isprintable() or c.isspace()), width, max_lines=3, placeholder=" …")
-    )
+    """A name of any length in at most three lines; one longer than a line may end one behind a plus, as a chain's does."""
+    shown = "".join(c for c in name if c.isprintable() or c.isspace())
+    chain = len(shown) > width and "+ " not in shown
+    lines = textwrap.wrap(shown.replace("+", "+ ") if chain else shown, width, max_lines=3, placeholder=" …")
+    return "\n".join(line.replace("+ ", "+") if chain else line for line in lines)
 
 
 def shortened(name: str) -> str:

@@ -54,6 +54,7 @@ from lamm_cl.results.runs import Runs, Unfit, runs_in
 
 MOST_CLASSES = 12  # in a panel of class drops
 DROPS_PER_ROW = 3
+MOST_NAMED = 6  # sets of a chain in a matrix
 MOST_SETS = 3  # with more experiences than this, sets do not get a row of panels each
 ALL_SETS = "accuracy on all\nsets learned (%)"
 
@@ -218,6 +219,9 @@ def plot_matrix(
         for row, cells in zip(grid, values, strict=True):
             for axes, each in zip(row, cells, strict=True):
                 image = draw_matrix(axes, T, each, scale, size / T)
+        for dataset, axes in zip(datasets, grid[-1], strict=True):
+            if sets := _sets(compared, dataset):
+                axes.set_xticks(range(len(sets)), [shortened(each) for each in sets], rotation=40, ha="right")
         figure.supxlabel("set tested", fontsize=STYLE["axes.labelsize"])
         figure.supylabel("experiences learned", fontsize=STYLE["axes.labelsize"])
         colour_bar(figure, image, f"accuracy (%), {label_space} label space, {shots_of(compared)}")
@@ -307,6 +311,14 @@ def _chance(compared: Sequence[Runs], place: str | None, metric: Callable[[Recor
     each = [chance_average(runs, metric) if place is None else chance_on(runs, place, metric) for runs in found]
     same = each and all(np.array_equal(each[0], other, equal_nan=True) for other in each)
     return each[0] if same and not np.isnan(each[0]).all() else None
+
+
+def _sets(compared: Sequence[Runs], place: str) -> tuple[str, ...]:
+    """Of a chain in one order the names of its sets, if there is room for them; else they are numbered."""
+    if len(compared) > 1 or compared[0].orders:
+        return ()
+    data = next(r.dataset for (name, _), found in compared[0].records.items() if name == place for r in found.values())
+    return data.chain.names if data.chain and len(data.chain.names) <= MOST_NAMED else ()
 
 
 def _rows(T: int, label_space: str) -> dict[str, tuple[int, Callable[[Record], np.ndarray]]]:
