@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lamm_cl.library.models import predict as predict
     from lamm_cl.library.results import compare as compare
     from lamm_cl.library.results import plot_class_drops as plot_class_drops
+    from lamm_cl.library.results import plot_confusion as plot_confusion
     from lamm_cl.library.results import plot_cost as plot_cost
     from lamm_cl.library.results import plot_critical_difference as plot_critical_difference
     from lamm_cl.library.results import plot_few_shot as plot_few_shot
@@ -38,7 +39,7 @@ _ROOMS = {  # name -> where it is
     **dict.fromkeys(("run", "UserError"), "running"),
     **dict.fromkeys(("records", "table", "compare", "report"), "results"),
     **dict.fromkeys(("plot_forgetting", "plot_incremental", "plot_matrix", "plot_few_shot", "plot_class_drops"), "results"),
-    **dict.fromkeys(("plot_critical_difference", "plot_cost"), "results"),
+    **dict.fromkeys(("plot_critical_difference", "plot_cost", "plot_confusion"), "results"),
     **dict.fromkeys(("stream", "features"), "streams"),
     **dict.fromkeys(("model", "load", "predict", "export"), "models"),
     "record": "strategies",

@@ -13,6 +13,7 @@ from lamm_cl.errors import UserError
 from lamm_cl.reports import figures
 from lamm_cl.reports.builders import tables
 from lamm_cl.reports.derived import derived_files
+from lamm_cl.reports.page.page import groups
 from lamm_cl.reports.renderers import to_csv, to_markdown
 from lamm_cl.reports.table import BOUND
 from lamm_cl.results.runs import records_in, runs_in
@@ -102,3 +103,12 @@ def test_a_bound_is_a_thin_line_at_one_height_across_the_incremental_curves(tmp_
     figures.plot_incremental([bounded(tmp_path)], tmp_path / "curves")
 
     assert drawn == [("coop", pytest.approx(91), 2)]
+
+
+def test_the_page_draws_the_bounds_beside_the_methods_that_have_them(tmp_path):
+    folder = bounded(tmp_path)
+
+    (group,) = groups([runs_in(folder)], [folder])
+
+    at = [method["key"] for method in group["methods"]].index("coop")
+    assert group["bounds"][0][at] == {"1": 90.5, "2": 91.0, "3": 91.5} and group["bounds"][0][1 - at] == {}

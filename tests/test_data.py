@@ -639,3 +639,82 @@ def test_a_damaged_archive_is_refused_by_name(tmp_path):
     (tmp_path / "archive").write_bytes(whole[: len(whole) // 2])
 
     assert str(tmp_path / "archive") in refusal(extract, tmp_path / "archive", tmp_path / "target")
+
+
+# --- folders as people have them ---------------------------------------------------------------------------------------
+
+IDS = {"n01443537": "goldfish, Carassius auratus", "n02123045": "tabby, tabby cat", "n01641577": "bullfrog, Rana catesbeiana"}
+
+
+def tiny_imagenet(home, ids=tuple(IDS)):
+    """As it is unpacked: train/ID/images, val/images with a list, test/images without classes, ids in an order of their own."""
+    for key in ids:
+        for i in range(3):
+            picture(home / "train" / key / "images" / f"{key}_{i}.JPEG", (12 + i, 10))
+        text(home / "train" / key / f"{key}_boxes.txt", f"{key}_0.JPEG 0 0 5 5")
+    for i in range(6):
+        picture(home / "val" / "images" / f"val_{i}.JPEG", (12, 10 + i))
+        picture(home / "test" / "images" / f"test_{i}.JPEG", (20, 10 + i))
+    text(home / "val" / "val_annotations.txt", *(f"val_{i}.JPEG\t{ids[i % len(ids)]}\t0\t0\t9\t9" for i in range(6)))
+    text(home / "wnids.txt", *ids)
+    text(home / "words.txt", "n00001740\tentity", *(f"{key}\t{IDS[key]}" for key in sorted(ids)))
+    return home
+
+
+def test_tiny_imagenet_is_read_as_it_is_unpacked(tmp_path, cache):
+    dataset = catalogue.load(str(tiny_imagenet(tmp_path / "tiny")), None, cache)
+
+    assert dataset.classes == ("goldfish", "tabby", "bullfrog")  # by wnids.txt, not sorted
+    assert relative(dataset.train)[3:5] == [f"train/n02123045/images/n02123045_{i}.JPEG" for i in (0, 1)]
+    assert relative(dataset.test) == [f"val/images/val_{i}.JPEG" for i in (0, 3, 1, 4, 2, 5)]
+    assert dataset.test.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert dataset.notes[0] == "val/ is the test set; test/ says no classes"
+    assert "words.txt" in dataset.notes[-1]
+
+
+def test_a_list_of_validation_images_that_names_no_class_of_train_is_told(tmp_path, cache):
+    home = tiny_imagenet(tmp_path / "tiny")
+    text(home / "val" / "val_annotations.txt", "val_0.JPEG\tn01443538\t0\t0\t9\t9")
+
+    assert refusal(catalogue.load, str(home), None, cache).endswith("of train/, ...); did you mean 'n01443537'?")
+
+
+@pytest.mark.parametrize("part", ["val", "valid", "validation"])
+def test_a_validation_folder_is_the_test_set_where_there_is_none(part, tmp_path, cache):
+    home = own_folder(tmp_path / "pets", parts=("train", part), images=2)
+
+    dataset = catalogue.load(str(home), None, cache)
+
+    assert relative(dataset.test)[0] == f"{part}/cat/000.png" and dataset.notes == (f"{part}/ is the test set",)
+
+
+def test_a_validation_folder_beside_a_test_set_is_left_out_and_told(tmp_path, cache):
+    dataset = catalogue.load(str(own_folder(tmp_path / "pets", parts=("train", "val", "test"), images=2)), None, cache)
+
+    assert relative(dataset.test)[0] == "test/cat/000.png" and dataset.notes == ("val/ is left out",)
+
+
+def test_wordnet_ids_without_names_are_asked_for(tmp_path, cache):
+    home = own_folder(tmp_path / "pets", classes=tuple(IDS))
+    assert "a words.txt" in " ".join(catalogue.load(str(home), None, cache).notes)
+
+    text(home / "words.txt", "n01443537\tgoldfish", "n02123045\ttabby")
+    assert "words.txt: no line for 'n01641577'" in refusal(catalogue.load, str(home), None, cache)
+
+
+def test_a_word_that_two_ids_share_gives_way_to_the_next(tmp_path, cache):
+    home = own_folder(tmp_path / "pets", classes=tuple(IDS))
+    text(home / "words.txt", "n01443537\tfish, goldfish", "n02123045\ttabby", "n01641577\tfish, frog")
+
+    assert catalogue.load(str(home), None, cache).classes == ("goldfish", "frog", "tabby")
+
+
+@pytest.mark.parametrize("parts", [("train",), ("train", "tests"), ("photos/all",)])
+def test_one_message_names_what_was_found_and_what_would_be_read(parts, tmp_path, cache):
+    home = own_folder(tmp_path / "pets", parts=parts, images=1)
+    text(home / "labels.txt", "x")
+
+    told = refusal(catalogue.load, str(home), None, cache)
+
+    assert "found labels.txt, " in told and f"{parts[-1].partition('/')[0]}/ (" in told and "folder" in told
+    assert "read are class folders, or train/" in told and "\n" not in told

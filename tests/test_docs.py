@@ -43,7 +43,7 @@ def test_the_code_of_a_page_runs_as_printed(page, tmp_path, tmp_path_factory, mo
             subprocess.run(command, shell=True, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("page", ["library.md", "avalanche.md"])
+@pytest.mark.parametrize("page", ["library.md", "avalanche.md", "own-data.md", "own-method.md"])
 def test_what_a_page_links_to_exists(page):
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", (DOCS / page).read_text()):
         assert (DOCS / link).exists()

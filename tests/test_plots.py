@@ -130,6 +130,50 @@ def test_a_matrix_has_a_number_in_every_defined_cell(tmp_path, figures):
     assert texts == [f"{n:.1f}" for n in (np.mean([45, 46, 46]), np.mean([35, 36, 36]), np.mean([40, 41, 41]))]
 
 
+TENTHS, WHOLE = "{:.1f}", "{:.0f}"
+
+
+@pytest.mark.parametrize(("T", "datasets", "text"), [(2, 4, TENTHS), (10, 1, WHOLE), (10, 4, WHOLE), (20, 1, WHOLE), (50, 2, "")])
+def test_numbers_stand_in_cells_where_they_fit(tmp_path, figures, T, datasets, text):
+    folder = results(tmp_path / "demo", T, [f"d{i}" for i in range(datasets)], ["lamm"])
+
+    plot_matrix([folder], tmp_path / "matrix")
+
+    figure = figures[0]
+    figure.draw_without_rendering()
+    panel = panels(figure)[0]
+    written = [each for each in panel.texts if each.get_text()]
+    assert len(written) == (T * (T + 1) if text else 0)
+    if text:
+        R = np.mean([one.accuracy("own") for one in runs_in(folder)[0].records["d0", "lamm"].values()], axis=0)
+        assert [each.get_text() for each in written] == [text.format(value) for value in R.flat]
+        cell = panel.get_window_extent().width / T
+        assert max(each.get_window_extent().width for each in written) <= cell
+
+
+def test_the_colours_of_matrices_reach_as_far_as_the_accuracies_and_methods_of_one_dataset_stand_side_by_side(tmp_path, figures):
+    own = np.full((3, 2), 71) + np.array([[0, 1], [12, 3], [20, 4]])
+    runs = [record(own, method=m, seed=s) for m in ("coop", "lamm", "maple") for s in (1, 2, 3)]
+
+    plot_matrix([write(tmp_path / "demo", runs)], tmp_path / "matrix")
+
+    *matrices, _ = panels(figures[0])
+    assert {axes.images[0].get_clim() for axes in matrices} == {(70, 100)}
+    assert len({round(axes.get_window_extent().y0) for axes in matrices}) == 1
+    assert [axes.get_title() for axes in matrices] == ["CoOp", "MaPLe", "LAMM"]
+
+
+def test_no_axis_of_accuracies_leaves_0_to_100(tmp_path, figures):
+    high, low = (record(np.full((3, 2), n), np.full((3, 2), n), dataset=d, seed=1) for n, d in ((100, "a"), (0, "b")))
+    folder = write(tmp_path / "demo", [high, low])
+
+    for draw in (plot_forgetting, plot_incremental, plot_cost):
+        draw([folder], tmp_path / "figure")
+
+    limits = [axes.get_ylim() for figure in figures for axes in panels(figure)]
+    assert all(0 <= bottom < top <= 100 for bottom, top in limits)
+
+
 def test_a_missing_run_is_a_hatched_matrix_and_leaves_the_others_whole(tmp_path, figures):
     runs = [record(OWN, dataset="a", method="coop"), record(OWN, dataset="b", method="lamm")]
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import shutil
 import subprocess
 from dataclasses import replace
@@ -203,7 +204,7 @@ def test_with_one_experience_degradation_is_undefined(tmp_path):
 
     (row,) = read(to_csv([table(tmp_path)]))
 
-    assert row == {"method": "coop", "set": "1", "species": "80.00", "average": "80.00", "degradation": ""}
+    assert row == {"method": "coop", "set": "1", "species": "80.00", "degradation": ""}
 
 
 def test_several_shots_give_a_table_each_that_says_which(tmp_path):
@@ -247,7 +248,7 @@ def test_the_ablation_table_tells_the_difference_to_the_first_method(tmp_path):
 
     first, second = read(to_csv([table(tmp_path, "ablation")]))
 
-    assert (first["average"], second["average"]) == ("37.50", "42.50")
+    assert (first["species"], second["species"]) == ("37.50", "42.50")
     assert (first["minus CoOp"], second["minus CoOp"]) == ("0.00", "5.00")
 
 
@@ -314,7 +315,7 @@ def test_a_published_average_stands_beside_that_of_the_same_datasets_only(tmp_pa
     assert cited(part, "base-to-new") == cited(more, "base-to-new") == []
     for folder in (part, more):
         first = [number.mean for number in cited(folder, "degradation")[0].numbers]
-        assert first[0] == 93.63 and np.isnan(first[-2:]).all()  # of the dataset itself, not the average
+        assert first[0] == 93.63 and np.isnan(first[len(first) - (1 if folder is part else 2) :]).all()  # none of an average
 
 
 @pytest.mark.parametrize(
@@ -441,7 +442,7 @@ def test_names_of_any_kind_are_shown_as_they_are_and_read_as_markup_by_no_format
 
     assert head[2] == line[0] == "'" + WEIRD
     assert "&amp;\\_&lt;b&gt;\\[red\\]" in markdown and "\\|$1" in markdown
-    assert [row.count("|") - row.count("\\|") for row in markdown.splitlines() if row.startswith("|")] == [6] * 6
+    assert [row.count("|") - row.count("\\|") for row in markdown.splitlines() if row.startswith("|")] == [5] * 6
     assert "=\\&\\_\\textless{}b\\textgreater{}[red]" in latex and "\\$1\\%\\#\\{\\}\\textasciitilde{}" in latex
     assert "[red]" in terminal and "\x1b[31m" not in terminal
 
@@ -481,3 +482,34 @@ def test_the_latex_of_every_kind_compiles_and_no_line_is_too_wide(tmp_path, case
 
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Overfull \\hbox" not in done.stdout and "Float too large" not in done.stdout
+
+
+def test_more_than_five_sets_are_summed_up_for_people_and_whole_in_csv_json_and_frames(tmp_path):
+    T = 8
+    own = np.full((T + 1, T), 50)
+    own[T] = np.arange(40, 40 + T)
+    write(tmp_path, [record(own, seed=s, dataset=d) for s in SEEDS for d in ("a", "b")])
+    shown = table(tmp_path)
+
+    assert [line.labels[1].shown for line in shown.lines[:3]] == ["1", "2 to 7", "8"]
+    assert [line.numbers[0].mean for line in shown.lines[:3]] == [40, np.mean(np.arange(41, 47)), 47]
+    assert "2 to 7: mean over these sets" in to_markdown([shown])
+    rows = read(to_csv([shown]))
+    assert [(row["set"], row["a"]) for row in rows] == [(str(j), f"{39 + j}.00") for j in range(1, 9)]
+    assert all(row["average"] == row["a"] for row in rows)
+    (facts,) = json.loads(RENDERERS["json"]([shown]))
+    assert [row["numbers"]["a"]["mean"] for row in facts["rows"] if row["origin"] == "measured"] == list(range(40, 48))
+    assert [row["numbers"]["a"]["mean"] for row in facts["rows"] if row["origin"] == "chance"] == [100] * 8
+
+
+def test_json_says_what_a_table_says_and_null_for_what_is_undefined(tmp_path):
+    write(tmp_path, [record([[50], [80]], seed=s) for s in (1, 2)])
+    shown = table(tmp_path)
+
+    (facts,) = json.loads(RENDERERS["json"]([shown]))
+
+    assert (facts["kind"], facts["scenario"], facts["shots"]) == ("degradation", "demo", "16")
+    assert facts["columns"] == ["species", "degradation"]
+    assert facts["rows"][0] == {"origin": "measured", "method": "coop", "set": "1", "numbers": {
+        "species": {"mean": 80.0, "std": 0.0, "seeds": 2}, "degradation": {"mean": None, "seeds": 2}}}  # fmt: skip
+    assert facts["notes"] == list(shown.notes)

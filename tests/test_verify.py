@@ -147,3 +147,14 @@ def test_a_run_that_is_not_there_is_told_with_the_nearest_name(results):
 def test_results_without_runs_cannot_be_verified(tmp_path):
     with pytest.raises(UserError, match="no finished run"):
         verify.problems(tmp_path, derived_files)
+
+
+def test_of_random_runs_those_that_train_are_done_again_first(tmp_path):
+    runs = plan(toy.scenario(methods=["zero-shot", "simplecil", "coop"], seeds=[1, 2]), tmp_path)
+    runs = [run for run in runs if not (run.method == "coop" and run.seed == 2)]
+    assert execute(runs, settings(tmp_path), lambda event: None, train=toy.train, publish=doors.publish) == []
+
+    for _ in range(5):
+        assert verify.choose(tmp_path / "toy", [], 1) == [RUN]
+    assert set(verify.choose(tmp_path / "toy", [], 9)) == set(verify.runs(tmp_path / "toy"))
+    assert verify.choose(tmp_path / "toy", [], 0) == []

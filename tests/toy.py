@@ -132,4 +132,5 @@ def killed(moment: int, target=keeper, name: str = "write_state") -> Iterator[li
 
 def train(run: Run, settings, progress) -> None:
     """For sweeps: the toy's images and CLIP, really trained."""
-    complete(prepared(run, settings.cache), progress, save_every=settings.save_every, logs=settings.logs)
+    complete(prepared(run, settings.cache), progress, save_every=settings.save_every, logs=settings.logs,
+             keep_predictions=settings.predictions)  # fmt: skip

@@ -8,8 +8,12 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lamm_cl.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from lamm_cl.config.libraries import Library
 
 
 def positive(text: str) -> int:
@@ -64,6 +68,17 @@ def add_data_root(parser: argparse.ArgumentParser) -> None:
 
 def data_root(args: argparse.Namespace) -> Path | None:
     return args.data_root or (Path(os.environ["LAMM_CL_DATA"]) if os.environ.get("LAMM_CL_DATA") else None)
+
+
+def add_library(parser: argparse.ArgumentParser) -> None:
+    text = "a folder with cards, scenarios and datasets of one's own, by name (docs/own-method.md); give it again for several"
+    parser.add_argument("--library", action="append", default=[], type=Path, metavar="DIR", help=text)
+
+
+def library(args: argparse.Namespace) -> "Library":
+    from lamm_cl.config.libraries import opened
+
+    return opened(args.library)
 
 
 def add_cache(parser: argparse.ArgumentParser, of: str = "") -> None:

@@ -29,6 +29,7 @@ def _add_export(actions: argparse._SubParsersAction) -> None:
     export.add_argument("--backbone", required=True, metavar="ARCH[:WEIGHTS]", help="as in 'lamm-cl run'")
     export.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.npz", help="where to")
     arguments.add_data_root(export)
+    arguments.add_library(export)
     arguments.add_cache(export)
     arguments.add_device(export)
     export.set_defaults(command=_export)
@@ -64,8 +65,9 @@ def _export(args: argparse.Namespace) -> int:
     backbone = backbone_named(args.backbone)
     if backbone.architecture == FEATURES:
         raise UserError(f"--backbone {args.backbone}: has no towers to make features with")
-    arguments.check_names("--dataset", [args.dataset], arguments.data_root(args))
-    dataset = catalogue.load(args.dataset, arguments.data_root(args), arguments.cache(args))
+    named = arguments.library(args).dataset(args.dataset)
+    arguments.check_names("--dataset", [named], arguments.data_root(args))
+    dataset = catalogue.load(named, arguments.data_root(args), arguments.cache(args))
     from lamm_cl.towers.devices import device  # torch: after all that can be wrong at once
     from lamm_cl.training.export import export
 

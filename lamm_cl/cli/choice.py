@@ -10,6 +10,7 @@ from lamm_cl.cli import arguments
 from lamm_cl.errors import UserError
 
 if TYPE_CHECKING:
+    from lamm_cl.config.libraries import Library
     from lamm_cl.sweeping.plan import Run
     from lamm_cl.sweeping.shards import Shard
 
@@ -36,30 +37,32 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), help="of the frozen towers (default: fp32)")
     arguments.add_data_root(parser)
+    arguments.add_library(parser)
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default: results")
 
 
 def planned(args: argparse.Namespace) -> "list[Run]":
     """Every run that the lists of the scenario and of the command line give; see `chosen`."""
     lists = {"datasets": args.dataset, "methods": args.method, "shots": args.shots, "seeds": args.seed}
-    return listed(args.scenario, lists, args.results, arguments.data_root(args), args.backbone, args.precision)
+    root, library = arguments.data_root(args), arguments.library(args)
+    return listed(args.scenario, lists, args.results, root, args.backbone, args.precision, library=library)
 
 
 def listed(name: str, lists: dict[str, list], results: Path, data_root: Path | None, backbone: str | None = None,
-           precision: str | None = None) -> "list[Run]":  # fmt: skip
+           precision: str | None = None, *, library: "Library") -> "list[Run]":  # fmt: skip
     """The runs that were asked for.  lists: datasets, methods (or paths of cards), shots and seeds; empty: the scenario's."""
     from lamm_cl.config.cards import load_scenario, replace_backbone, with_card
     from lamm_cl.sweeping.plan import plan
 
-    scenario = load_scenario(name)
+    scenario = load_scenario(name, library)
     methods = []
     for method in lists["methods"]:
-        if method.endswith(".yaml"):
-            scenario, method = with_card(scenario, method)
+        if method.endswith(".yaml") or (method in library.cards and method not in scenario.overrides):
+            scenario, method = with_card(scenario, method, library)
         methods.append(method)
     if backbone or precision:
         scenario = replace_backbone(scenario, backbone, precision)
-    lists = lists | {"methods": methods}
+    lists = lists | {"methods": methods, "datasets": [library.dataset(each) for each in lists["datasets"]]}
     runs = plan(scenario, results, **{name: list(dict.fromkeys(given)) for name, given in lists.items()})
     names = [*(run.dataset for run in runs), *filter(None, [scenario.train_on])]
     arguments.check_names(f"{scenario.name}: datasets", names, data_root)

@@ -24,6 +24,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     fetches.add_argument("name", metavar="NAME", help="a dataset")
     for verb, command in ((lists, _list), (checks, _check), (fetches, _fetch)):
         arguments.add_data_root(verb)
+        arguments.add_library(verb)
         verb.set_defaults(command=command)
 
 
@@ -36,6 +37,8 @@ def _list(args: argparse.Namespace) -> int:
         here = info.embedded or (root and (root / info.folder).is_dir())
         row = (info.name, *info.counts, f"{info.gigabytes:g}", info.licence, info.source, info.where)
         table.add_row(*row, "yes" if here else "no")
+    for name, path in arguments.library(args).datasets.items():
+        table.add_row(name, *[""] * 6, str(path), "yes")
     return show_table(table)
 
 
@@ -46,15 +49,15 @@ def _check(args: argparse.Namespace) -> int:
     root = arguments.data_root(args)
     if root is not None and not root.is_dir():
         raise UserError(f"--data-root {root}: no such folder")
-    scenario = None
+    library, scenario = arguments.library(args), None
     if args.scenario:
         from lamm_cl.config.cards import load_scenario
         from lamm_cl.data import measured
 
-        measured.check(scenario := load_scenario(args.scenario))
+        measured.check(scenario := load_scenario(args.scenario, library))
         args.name = args.name or list(scenario.datasets)
-    arguments.check_names("data check", args.name, root)
-    names, missing = args.name, []
+    names, missing = [library.dataset(name) for name in args.name], []
+    arguments.check_names("data check", names, root)
     if not names:
         files = [info for info in catalogue.names() if not info.embedded]
         if root is None:

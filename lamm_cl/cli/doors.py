@@ -16,7 +16,8 @@ def train(run: Run, settings: Settings, progress: Callable[[Progress], None]) ->
     from lamm_cl.training.run import do
 
     do(run, data_root=settings.data_root, cache=settings.cache, device=settings.device, progress=progress,
-       save_every=settings.save_every, checkpoint=settings.checkpoint, logs=settings.logs)  # fmt: skip
+       save_every=settings.save_every, checkpoint=settings.checkpoint, logs=settings.logs,
+       keep_predictions=settings.predictions)  # fmt: skip
 
 
 def derived(folder: Path) -> dict[str, str]:

@@ -5,9 +5,11 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from lamm_cl.cli import arguments
 from lamm_cl.cli.screen import new_table, say, show_table
 
 if TYPE_CHECKING:
+    from lamm_cl.config.libraries import Library
     from lamm_cl.config.schema import Card, Piece, Training
 
 
@@ -26,43 +28,46 @@ def _add_list(commands: argparse._SubParsersAction) -> None:
     text = "list scenarios, methods, datasets or backbones"
     listing = commands.add_parser("list", help=text, description=f"{text.capitalize()}: the names that scenarios use.")
     listing.add_argument("what", choices=lists, metavar="|".join(lists))
-    listing.set_defaults(command=lambda args: lists[args.what]())
+    arguments.add_library(listing)
+    listing.set_defaults(command=lambda args: lists[args.what](arguments.library(args)))
 
 
-def _list_scenarios() -> int:
+def _list_scenarios(library: "Library") -> int:
     from lamm_cl.config.cards import load_scenario, scenario_names
 
     table = new_table("name", "datasets", "experiences", "shots", "methods", "what")
     table.columns[0].no_wrap = True  # a name is typed as it stands there
-    for name in scenario_names():
-        s = load_scenario(name)
+    for name in [*scenario_names(), *library.scenarios]:
+        s = load_scenario(name, library)
         experiences = s.experiences if isinstance(s.experiences, int | str) else " + ".join(map(str, s.experiences))
         table.add_row(name, _joined(s.names), str(experiences), _joined(s.shots), _joined(s.methods), s.description)
     return show_table(table)
 
 
-def _list_methods() -> int:
+def _list_methods(library: "Library") -> int:
     from lamm_cl.config.cards import card_names, load_card
 
     table = new_table("key", "name", "paper", "trainable at ViT-B/16", "training")
-    for key in card_names():
-        card = load_card(key)
+    for key in [*card_names(), *library.cards]:
+        card = load_card(key, library)
         t = card.training
         training = f"{_length(t)}, batch {t.batch}, lr {t.lr:g}" if t else "none"
         table.add_row(key, card.name, _short_paper(card.paper), card.trainable.partition(" (")[0], training)
     return show_table(table)
 
 
-def _list_datasets() -> int:
+def _list_datasets(library: "Library") -> int:
     from lamm_cl.data import catalogue
 
     table = new_table("name", "classes", "train", "test", "where", "source", "licence")
     for info in catalogue.names():
         table.add_row(info.name, *info.counts, info.where, info.source, info.licence)
+    for name, path in library.datasets.items():
+        table.add_row(name, "", "", "", str(path), "", "")
     return show_table(table)
 
 
-def _list_backbones() -> int:
+def _list_backbones(library: "Library") -> int:
     from lamm_cl.towers import architectures
 
     table = new_table("architecture", "kind", "pixels", "weights")
@@ -90,13 +95,14 @@ def _add_show(commands: argparse._SubParsersAction) -> None:
     text = "Print a method card: its settings, the source of every number, departures, published results."
     show = commands.add_parser("show", help="print a method card", description=text)
     show.add_argument("method", metavar="METHOD", help="a name from 'lamm-cl list methods', or a card's path (.yaml)")
+    arguments.add_library(show)
     show.set_defaults(command=_show)
 
 
 def _show(args: argparse.Namespace) -> int:
     from lamm_cl.config.cards import load_card
 
-    card = load_card(args.method)
+    card = load_card(args.method, arguments.library(args))
     say(f"{card.name} ({card.key})", *filter(None, [card.paper, card.repository]))
     for part in ("context", "labels", "loss", "head", "tower", "memory"):
         told = [f"{piece.use}  {_options(piece)}" for field, piece in card.pieces() if field == part]

@@ -16,8 +16,9 @@ KINDS = (
     *("degradation", "degradation-per-dataset", "incremental", "base-to-new", "ablation", "domain-generalisation"),
     *("chain", "ranks", "cost", "few-shot"),
 )
-FIGURES = ("forgetting", "incremental", "matrix", "few-shot", "class-drops", "critical-difference", "cost")
-FORMATS = ("terminal", "md", "csv", "tex", "html")
+FIGURES = ("forgetting", "incremental", "matrix", "few-shot", "class-drops", "critical-difference", "cost",
+           "confusion")  # fmt: skip
+FORMATS = ("terminal", "md", "csv", "json", "tex", "html")
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -37,7 +38,7 @@ def _add_table(commands: argparse._SubParsersAction) -> None:
     table = commands.add_parser(
         "table",
         help="print a table of results",
-        description="Print a table of the finished runs, in %%, mean and standard deviation over seeds; in rows of "
+        description="Print a table of the finished runs, in %, mean and standard deviation over seeds; in rows of "
         "their own, what the papers published in the same setting, and chance.",
     )
     _add_results(table)

@@ -59,6 +59,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     run.add_argument("--dry-run", action="store_true", help="print what would be done, write nothing")
     text = "also write training curves, to logs/ in each run's folder; wandb: offline"
     run.add_argument("--log", action="append", default=[], choices=LOGS, help=text)
+    text = "also write what is predicted for each test image, to predictions.csv.gz in each run's folder; a finished run " \
+        "without it is done again for it, its record stays"  # fmt: skip
+    run.add_argument("--predictions", action="store_true", help=text)
     run.add_argument("--checkpoint-activations", action="store_true", help="recompute blocks: less memory, the same values")
     run.set_defaults(command=_run)
 
@@ -66,6 +69,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 def _run(args: argparse.Namespace) -> int:
     from lamm_cl.cli import doors
     from lamm_cl.extras import check_logs
+    from lamm_cl.results.predictions import are_there
     from lamm_cl.sweeping.execute import Settings
     from lamm_cl.sweeping.plan import made, unfinished
     from lamm_cl.sweeping.publish import check_kept, tidy
@@ -86,7 +90,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.log:
         check_logs(args.log)
     done = made(runs)
-    todo = [run for run in runs if run.folder not in done]
+    todo = [run for run in runs if run.folder not in done or (args.predictions and not are_there(run.folder))]
     check_kept(runs, args.replace)
     datasets = Datasets(runs[0].scenario, root, cache)
     check_same(runs, done, datasets, cache, other_code=args.other_code, tell=say)
@@ -109,7 +113,8 @@ def _run(args: argparse.Namespace) -> int:
         datasets(name).fingerprint  # noqa: B018  its images are read here once, and not by every worker
     jobs = min(args.jobs, len(todo))
     wanted = tuple(dict.fromkeys(args.log))
-    settings = Settings(root, cache, args.device, jobs, args.save_every, args.checkpoint_activations, wanted)
+    settings = Settings(root, cache, args.device, jobs, args.save_every, args.checkpoint_activations, wanted,
+                        args.predictions)  # fmt: skip
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here or in a worker; see towers/devices.py
     with _placed(address, todo, settings, args) as place:
         failures, finished, unpublished = _execute(todo, len(runs), settings, place)

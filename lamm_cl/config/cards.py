@@ -4,12 +4,14 @@ A mistake in a file is a `UserError` of one line: file, key path, what was expec
 """
 
 import errno
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from lamm_cl import yaml_facts
 from lamm_cl.config.explained import validated
+from lamm_cl.config.libraries import NONE, Library
 from lamm_cl.config.schema import HUB, OWN, Backbone, Card, Scenario
 from lamm_cl.config.uses import placed
 from lamm_cl.errors import UserError, did_you_mean, shown
@@ -26,16 +28,20 @@ def card_names() -> list[str]:
     return _names("baselines")
 
 
-def load_scenario(name_or_path: str | Path) -> Scenario:
-    """A shipped scenario by name, or any by path (ending in .yaml); its method cards are resolved once as a check."""
-    path, label = _find("scenarios", name_or_path, "scenario")
-    scenario = validated(Scenario, _extended(path, label, below=()), label)
+def load_scenario(name_or_path: str | Path, library: Library = NONE) -> Scenario:
+    """A scenario by name, shipped or of the library, or any by path (ending in .yaml); its method cards are resolved once as a
+    check."""
+    path, label = _find("scenarios", name_or_path, "scenario", library.scenarios)
+    data = _extended(path, label, (), library)
+    _inline_cards(data, path.parent, library)  # of the methods that it inherits, too
+    _inline_datasets(data, library)
+    scenario = validated(Scenario, data, label)
     for method in dict.fromkeys([*scenario.methods, *scenario.overrides]):
         card_for(scenario, method, label)
     return scenario
 
 
-def _extended(path: Path, label: str, below: tuple[Path, ...]) -> dict[str, Any]:
+def _extended(path: Path, label: str, below: tuple[Path, ...], library: Library) -> dict[str, Any]:
     """The fields of a scenario file: its own, and those that it leaves out of the one that it extends, whole fields each.
 
     A name says what is measured and a description what is special, so both are a scenario's own.
@@ -43,23 +49,24 @@ def _extended(path: Path, label: str, below: tuple[Path, ...]) -> dict[str, Any]
     if path in below:
         raise UserError(f"{label}: extends: the scenario extends itself")
     data = placed(_read(path, label), path.parent)
-    _inline_cards(data, path.parent)
+    _inline_cards(data, path.parent, library)
     base = data.pop("extends", None)
     if base is None:
         return data
     if not isinstance(base, str):
         raise UserError(f"{label}: extends: expected the name of a scenario, got {shown(base)}")
     try:
-        found, its = _find("scenarios", path.parent / base if base.endswith((".yaml", ".yml")) else base, "scenario")
+        beside = path.parent / base if base.endswith((".yaml", ".yml")) else base
+        found, its = _find("scenarios", beside, "scenario", library.scenarios)
     except UserError as error:
         raise UserError(f"{label}: extends: {error}") from None
-    inherited = _extended(found, its, (*below, path))
+    inherited = _extended(found, its, (*below, path), library)
     return {key: value for key, value in inherited.items() if key not in ("name", "description")} | data
 
 
-def load_card(key_or_path: str | Path) -> Card:
-    """A shipped method card by key, or any by path (ending in .yaml)."""
-    return _load_card(key_or_path, below=())
+def load_card(key_or_path: str | Path, library: Library = NONE) -> Card:
+    """A method card by key, shipped or of the library, or any by path (ending in .yaml)."""
+    return _load_card(key_or_path, (), library)
 
 
 def resolve(card: Card, overrides: dict[str, Any], where: str = "overrides") -> Card:
@@ -89,9 +96,9 @@ def card_for(scenario: Scenario, method: str, label: str = "") -> Card:
     return resolve(card, {"key": method} | partial, where)
 
 
-def with_card(scenario: Scenario, path: str | Path) -> tuple[Scenario, str]:
-    """The scenario with the card of a file added under the file's stem, and that stem."""
-    card = load_card(path)
+def with_card(scenario: Scenario, path: str | Path, library: Library = NONE) -> tuple[Scenario, str]:
+    """The scenario with the card of a file, or of the library, added under the file's stem, and that stem."""
+    card = load_card(path, library)
     overrides = scenario.overrides | {card.key: _standing_alone(card)}
     return scenario.model_copy(update={"overrides": overrides}), card.key
 
@@ -124,8 +131,8 @@ def _shipped_card(key: str) -> Card:
     return load_card(key)
 
 
-def _load_card(key_or_path: str | Path, below: tuple[Path, ...]) -> Card:
-    path, label = _find("baselines", key_or_path, "method card")
+def _load_card(key_or_path: str | Path, below: tuple[Path, ...], library: Library) -> Card:
+    path, label = _find("baselines", key_or_path, "method card", library.cards)
     if path in below:
         raise UserError(f"{label}: extends: the card extends itself")
     data = placed(_read(path, label), path.parent)
@@ -136,19 +143,48 @@ def _load_card(key_or_path: str | Path, below: tuple[Path, ...]) -> Card:
         if not isinstance(base, str):
             raise UserError(f"{label}: extends: expected the name of a card, got {shown(base)}")
         beside = path.parent / base
-        parent = _load_card(beside if base.endswith(".yaml") else base, (*below, path))
+        parent = _load_card(beside if base.endswith(".yaml") else base, (*below, path), library)
         data = _merge(parent.model_dump(mode="json", exclude=set(OWN)), data)
     return validated(Card, data | {"key": path.stem}, label)
 
 
-def _inline_cards(data: dict[str, Any], folder: Path) -> None:
-    """Replace `extends: file.yaml` by the card itself: a scenario then means the same wherever it is read."""
-    overrides = data.get("overrides")
-    for method, partial in overrides.items() if isinstance(overrides, dict) else ():
-        base = partial.get("extends") if isinstance(partial, dict) else None
+def _inline_cards(data: dict[str, Any], folder: Path, library: Library) -> None:
+    """Replace `extends: file.yaml`, and cards of the library, by the card itself: a scenario then means the same wherever it is
+    read."""
+    methods, overrides = data.get("methods"), data.get("overrides", {})
+    if not isinstance(overrides, dict):
+        return
+    named = [each for each in methods if isinstance(each, str)] if isinstance(methods, list) else []
+    for method in dict.fromkeys([*named, *overrides]):
+        partial = overrides.get(method, {})
+        if not isinstance(partial, dict):
+            continue
+        base = partial.get("extends", method)
         if isinstance(base, str) and base.endswith(".yaml"):
-            rest = {key: value for key, value in partial.items() if key != "extends"}
-            overrides[method] = _merge(_standing_alone(load_card(folder / base)), rest)
+            card = load_card(folder / base, library)
+        elif isinstance(base, str) and base in library.cards:
+            card = load_card(base, library)
+        else:
+            continue
+        rest = {key: value for key, value in partial.items() if key != "extends"}
+        if base in library.cards and base != method:  # a variant, as of a shipped card
+            card = card.model_copy(update={field: Card.model_fields[field].default for field in OWN})
+        data.setdefault("overrides", {})[method] = _merge(_standing_alone(card), rest)
+
+
+def _inline_datasets(data: dict[str, Any], library: Library) -> None:
+    """Replace the names of the library's datasets by their paths."""
+    if isinstance(listed := data.get("datasets"), list):
+        data["datasets"] = [_pathed(each, library) for each in listed]
+    if isinstance(source := data.get("train_on"), str):
+        data["train_on"] = library.dataset(source)
+
+
+def _pathed(dataset: Any, library: Library) -> Any:
+    """A dataset, or a chain of them."""
+    if isinstance(dataset, list):
+        return [_pathed(each, library) for each in dataset]
+    return library.dataset(dataset) if isinstance(dataset, str) else dataset
 
 
 def _standing_alone(card: Card) -> dict[str, Any]:
@@ -173,14 +209,18 @@ def _names(kind: str) -> list[str]:
     return sorted(path.stem for path in _shipped(kind).glob("*.yaml"))
 
 
-def _find(kind: str, name_or_path: str | Path, what: str) -> tuple[Path, str]:
+def _find(kind: str, name_or_path: str | Path, what: str, outside: Mapping[str, Path]) -> tuple[Path, str]:
     """-> the file, and how messages call it."""
     text = str(name_or_path)
+    if text in outside:
+        if text in _names(kind):
+            raise UserError(f"{outside[text]}: {kind}/{text}.yaml is shipped under the same name; rename the file")
+        return outside[text], str(outside[text])
     if isinstance(name_or_path, str) and name_or_path in _names(kind):
         return _shipped(kind) / f"{name_or_path}.yaml", f"{kind}/{name_or_path}.yaml"
     if text.endswith((".yaml", ".yml")) or "/" in text:
         return Path(name_or_path), text
-    raise UserError(f"no {what} {shown(text)}{did_you_mean(text, _names(kind))} (a path ends in .yaml)")
+    raise UserError(f"no {what} {shown(text)}{did_you_mean(text, [*_names(kind), *outside])} (a path ends in .yaml)")
 
 
 def _read(path: Path, label: str) -> dict[str, Any]:

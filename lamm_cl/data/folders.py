@@ -13,6 +13,7 @@ from lamm_cl.files import read_regular, write_atomic
 
 WORTH_CACHING = 100_000  # files; fewer are listed anew each time, in under a second
 
+INNER = "images"  # inside a class folder without images of its own
 Listing = dict[str, list[tuple[str, int]]]  # class folder -> its images (file name, bytes), all in sorted order
 
 
@@ -38,6 +39,8 @@ class ClassFolders(NamedTuple):
 def class_folders(folder: Path, cache: Path | None) -> ClassFolders:
     """The class folders below `folder` with their images; hidden files are ignored.
 
+    A class folder without images may have them in images/ inside it.
+
     Sorted, because the order in which a file system lists its files, which CoOp takes, is no property of a dataset.
     A large listing is kept in `cache`, for as long as no class folder is modified.
     """
@@ -45,28 +48,31 @@ def class_folders(folder: Path, cache: Path | None) -> ClassFolders:
         raise UserError(f"{folder}: no such folder; class folders with images are expected there")
     entries = [entry for entry in sorted(os.scandir(folder), key=lambda entry: entry.name) if not entry.name.startswith(".")]
     modified = {entry.name: entry.stat().st_mtime_ns for entry in entries if _is_folder(entry)}
-    beside = sum(_is_image(entry) and entry.name not in modified for entry in entries)
+    inner = {f"{key}/{INNER}": (folder / key / INNER).stat().st_mtime_ns for key in modified if (folder / key / INNER).is_dir()}
+    beside = sum(is_image(entry) and entry.name not in modified for entry in entries)
     if not modified:
         raise UserError(f"{folder}: holds no folders; one folder of images per class is expected")
     name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()
     kept = None if cache is None else cache / "listings" / f"{name}.json"
-    if kept is not None and (known := _kept(kept, modified)):
+    if kept is not None and (known := _kept(kept, modified | inner)):
         return ClassFolders(folder, *known, beside)
     images, others, nested = {}, 0, 0
     for name in modified:
         seen = [entry for entry in os.scandir(folder / name) if not entry.name.startswith(".")]
         found = [entry for entry in seen if not _is_folder(entry)]
-        pictures = [entry for entry in found if _is_image(entry)]
-        images[name] = sorted((entry.name, _size(entry)) for entry in pictures)
+        pictures, prefix = [entry for entry in found if is_image(entry)], ""
         others += len(found) - len(pictures)
         nested += len(seen) - len(found)
+        if not pictures and f"{name}/{INNER}" in inner:
+            pictures, prefix, nested = [*filter(is_image, os.scandir(folder / name / INNER))], f"{INNER}/", nested - 1
+        images[name] = sorted((f"{prefix}{entry.name}", _size(entry)) for entry in pictures if not entry.name.startswith("."))
     if kept is not None and sum(map(len, images.values())) >= WORTH_CACHING:
-        content = {"modified": modified, "images": images, "others": others, "nested": nested}
+        content = {"modified": modified | inner, "images": images, "others": others, "nested": nested}
         write_atomic(kept, json.dumps(content))
     return ClassFolders(folder, images, others, nested, beside)
 
 
-def _is_image(entry: os.DirEntry) -> bool:
+def is_image(entry: os.DirEntry) -> bool:
     return os.path.splitext(entry.name)[1].lower() in EXTENSIONS
 
 

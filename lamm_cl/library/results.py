@@ -123,6 +123,12 @@ def plot_cost(results: Results, stem: str | Path, label_space: str | None = None
     return _drawn("cost", results, stem, label_space=label_space, shots=shots)
 
 
+def plot_confusion(results: Results, stem: str | Path, label_space: str | None = None, shots: int | str | None = None
+                   ) -> list[Path]:  # fmt: skip
+    """Which classes are taken for which after the last experience (% of a class's images), of runs that kept predictions."""
+    return _drawn("confusion", results, stem, label_space=label_space, shots=shots)
+
+
 def plot_critical_difference(results: Results, stem: str | Path, label_space: str | None = None,
                              shots: int | str | None = None) -> list[Path]:  # fmt: skip
     """Average ranks over datasets, and which methods are not told apart (Nemenyi, 5 %)."""

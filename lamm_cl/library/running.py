@@ -9,24 +9,29 @@ from typing import TYPE_CHECKING
 from lamm_cl.errors import UserError
 
 if TYPE_CHECKING:
+    from lamm_cl.config import libraries as config
     from lamm_cl.results.record import Record
     from lamm_cl.sweeping.execute import Event
 
-__all__ = ["UserError", "places", "run"]
+__all__ = ["UserError", "opened", "places", "run"]
+
+Library = str | Path | Sequence[str | Path]
 
 
 def run(scenario: str | Path, *, methods: Sequence[str] = (), datasets: Sequence[str] = (), seeds: Sequence[int] = (),
         shots: Sequence[int | str] = (), backbone: str | None = None, results: str | Path = "results",
         data_root: str | Path | None = None, cache: str | Path | None = None, device: str = "auto", jobs: int = 1,
-        other_code: bool = False, tell: Callable[[str], None] | None = None,
+        other_code: bool = False, predictions: bool = False, library: "Library" = (), tell: Callable[[str], None] | None = None,
         progress: "Callable[[Event], None] | None" = None) -> "list[Record]":  # fmt: skip
     """Do the runs of a scenario that are not finished -> the records of all that were asked for, as the command makes them.
 
     scenario: a name that `lamm-cl list scenarios` shows, or a path (.yaml).  methods (or paths of cards), datasets, seeds,
     shots (numbers of training images a class, or "full"): in place of the scenario's; empty: its own.  backbone:
     "ARCH[:WEIGHTS]".  results: the records go to results/<scenario>/runs, records.csv and tables/ beside them; figures are
-    drawn by plot_*.  data_root, cache: default as on the command line.  device: auto, cpu, cuda.  jobs: processes; with more
-    than one a script needs `if __name__ == "__main__":`.  tell: gets notes, a line each.  progress: is told of every event.
+    drawn by plot_*.  predictions: also write predictions.csv.gz, a line an image, beside each record.  library: a folder with
+    cards, scenarios and datasets of one's own, or several.  data_root, cache: default as on the command line.  device: auto, cpu,
+    cuda.  jobs: processes; with more than one a script needs `if __name__ == "__main__":`.  tell: gets notes, a line each.
+    progress: is told of every event.
 
     Raises UserError, in one line, for what a person can have got wrong, before anything is trained; RuntimeError if runs
     failed, after the others were done: the same call tries them again.
@@ -42,6 +47,7 @@ def run(scenario: str | Path, *, methods: Sequence[str] = (), datasets: Sequence
     from lamm_cl.cli import run as command
     from lamm_cl.cli.datasets import Datasets
     from lamm_cl.results.file import read_record
+    from lamm_cl.results.predictions import are_there
     from lamm_cl.sweeping.execute import Settings, execute
     from lamm_cl.sweeping.plan import made
     from lamm_cl.sweeping.publish import check_kept, tidy
@@ -61,10 +67,10 @@ def run(scenario: str | Path, *, methods: Sequence[str] = (), datasets: Sequence
         raise UserError(f"device: expected auto, cpu or cuda, got {device!r}")
     named = {"datasets": [*map(str, datasets)], "methods": [*map(str, methods)]}
     lists: dict[str, list] = {**named, "shots": [*shots], "seeds": [*seeds]}
-    runs = choice.listed(str(scenario), lists, Path(results), root, backbone)
+    runs = choice.listed(str(scenario), lists, Path(results), root, backbone, library=opened(library))
     command.check_writable(Path(results) / runs[0].scenario.name)
     done = made(runs)
-    todo = [one for one in runs if one.folder not in done]
+    todo = [one for one in runs if one.folder not in done or (predictions and not are_there(one.folder))]
     check_kept(runs)
     of = Datasets(runs[0].scenario, root, kept)
     command.check_same(runs, done, of, kept, other_code=other_code, tell=tell)
@@ -75,7 +81,7 @@ def run(scenario: str | Path, *, methods: Sequence[str] = (), datasets: Sequence
     if todo:
         if jobs > 1:
             os.environ["OMP_NUM_THREADS"] = "1"  # of the workers
-        settings = Settings(root, kept, device, min(jobs, len(todo)))
+        settings = Settings(root, kept, device, min(jobs, len(todo)), predictions=predictions)
         failures = execute(todo, settings, _telling(tell, progress or _silent), train=doors.train, publish=doors.publish)
         if failures:
             told = [f"{event.run}: {event.text.strip().splitlines()[-1]}" for event in failures]
@@ -100,6 +106,13 @@ def _telling(tell: Callable[[str], None], progress: "Callable[[Event], None]") -
         progress(event)
 
     return report
+
+
+def opened(library: Library) -> "config.Library":
+    """The folders, and what installed packages bring."""
+    from lamm_cl.config import libraries
+
+    return libraries.opened([Path(each) for each in ([library] if isinstance(library, str | Path) else library)])
 
 
 def places(data_root: str | Path | None, cache: str | Path | None) -> tuple[Path | None, Path]:

@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
 
+    from lamm_cl.library.running import Library
     from lamm_cl.training.benchmarks import Benchmark
 
 
 def stream(scenario: str | Path, *, dataset: str | None = None, shots: int | str | None = None, seed: int | None = None,
            backbone: str | None = None, transform: "Callable[[Any], Any] | str | None" = None,
            test_transform: "Callable[[Any], Any] | None" = None, device: str = "auto",
-           data_root: str | Path | None = None, cache: str | Path | None = None) -> "Benchmark":  # fmt: skip
+           data_root: str | Path | None = None, cache: str | Path | None = None, library: "Library" = ()
+           ) -> "Benchmark":  # fmt: skip
     """The stream of a scenario as an Avalanche benchmark: `train_stream` and `test_stream` for any strategy of Avalanche.
 
-    scenario: a name or a path.  dataset, shots, seed: default the scenario's first; the seed decides which images are shown.
+    scenario: a name or a path; library: folders with more of them, as in `run`.  dataset, shots, seed: default the scenario's
+    first; the seed decides which images are shown.
 
     Items are (x, y, 0): y the class id by arrival (experience 1 brings 0, 1, ...), 0 the task label.  x is
     - an image, where backbone is None: `transform(image)` of a Pillow image in RGB (test images: `test_transform`, or the
@@ -39,14 +42,14 @@ def stream(scenario: str | Path, *, dataset: str | None = None, shots: int | str
     """
     from lamm_cl.cli import choice
     from lamm_cl.errors import UserError
-    from lamm_cl.library.running import places
+    from lamm_cl.library.running import opened, places
     from lamm_cl.training import benchmarks
 
     root, kept = places(data_root, cache)
     lists: dict[str, list] = {"datasets": [dataset] if dataset else [], "methods": [], "shots": [shots] if shots else [],
              "seeds": [] if seed is None else [seed]}  # fmt: skip
     named = None if backbone in (None, "scenario") else backbone
-    chosen = choice.listed(str(scenario), lists, Path("results"), root, named)[0]
+    chosen = choice.listed(str(scenario), lists, Path("results"), root, named, library=opened(library))[0]
     of = chosen.scenario.backbone if backbone else None
     origin = benchmarks.origin_of(chosen.scenario, chosen.dataset, chosen.shots, chosen.seed, data_root=root, cache=kept,
                                   device=device, backbone=of, order=chosen.order)  # fmt: skip

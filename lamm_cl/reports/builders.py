@@ -26,8 +26,8 @@ from lamm_cl.reports.measures import (
     in_chain,
     in_space,
     last_in,
-    last_on,
     lost_in,
+    mean_last_on,
     of_dataset,
 )
 from lamm_cl.reports.published import cite, cite_beside
@@ -37,6 +37,8 @@ from lamm_cl.reports.statistics import spread
 from lamm_cl.reports.table import BOUND, CHANCE, Column, Label, Line, Number, Table, ranked
 from lamm_cl.results.record import Record
 from lamm_cl.results.runs import Key, Runs, Unfit, runs_in
+
+MOST_SETS = 5  # with more experiences than this, people are shown a summary
 
 
 def tables(results: Sequence[Path], kind: str = "degradation") -> list[Table]:
@@ -71,21 +73,34 @@ def fitting(folder: Sequence[Runs]) -> dict[str, list[Table]]:
 
 
 def degradation(runs: Runs) -> Table:
-    """Gao et al. (LAMM), AAAI 2024, Table 2: accuracy on each set after the last experience, what earlier ones lost."""
-    space = runs.space("own")
+    """Gao et al. (LAMM), AAAI 2024, Table 2: accuracy on each set after the last experience, what earlier ones lost.
+
+    With more than MOST_SETS sets people are shown the first, the mean of those between, and the last.
+    """
+    T = runs.experiences
+    whole = _of_sets(runs, {str(j): [j] for j in range(1, T + 1)})
+    if T <= MOST_SETS:
+        return whole
+    between = f"2 to {T - 1}"
+    table = _of_sets(runs, {"1": [1], between: [*range(2, T)], str(T): [T]})
+    return replace(table, notes=(*table.notes, f"{between}: mean over these sets; each of them stands in the CSV"), whole=whole)
+
+
+def _of_sets(runs: Runs, sets: Mapping[str, Sequence[int]]) -> Table:
+    """Rows of one set each, or of the mean over several."""
+    space, places = runs.space("own"), _places(runs)
+    accuracy = {name: mean_last_on(members, space) for name, members in sets.items()}
     lines = []
     for method in runs.methods:
         lost = _average(runs, method, lost_in(space))
-        for j in range(1, runs.experiences + 1):
-            last = last_on(j, space)
-            each = [_number(runs, runs.values(d, method, last)) for d in runs.datasets]
-            labels = (_method(runs, method), Label(str(j), str(j)))
-            lines.append(Line(labels, (*each, _average(runs, method, last), lost), group=str(j)))
-    for j in range(1, runs.experiences + 1):
-        guessed = [_chance(runs, place, last_on(j, space)) for place in (*runs.datasets, "average")]
-        lines.append(_chance_line((Label("chance", "chance"), Label(str(j), str(j))), (*guessed, np.nan)))
+        for name, last in accuracy.items():
+            numbers = (*(_place(runs, place, method, last) for place in places), lost)
+            lines.append(Line((_method(runs, method), Label(name, name)), numbers, group=name))
+    for name, last in accuracy.items():
+        guessed = [_chance(runs, place, last) for place in places]
+        lines.append(_chance_line((Label("chance", "chance"), Label(name, name)), (*guessed, np.nan)))
     what = f"accuracy (%) after the last experience, {space} label space; degradation of the earlier sets in points"
-    columns = [*(Column(name, 1) for name in (*runs.datasets, "average")), Column("degradation", 1, once=True)]
+    columns = [*(Column(name, 1) for name in places), Column("degradation", 1, once=True)]
     table = _table("degradation", what, runs, ("method", "set"), columns, lines)
 
     def numbers(facts: Mapping, line: Line) -> dict[str, float]:
@@ -368,7 +383,7 @@ def _chance_line(labels: tuple[Label, ...], values: Iterable[float]) -> Line:
 
 def _chance_by_dataset(runs: Runs, metric: Callable[[Record], float], more: tuple[float, ...] = ()) -> Line:
     """The row below those of `_by_dataset`."""
-    guessed = [_chance(runs, place, metric) for place in (*runs.datasets, "average")]
+    guessed = [_chance(runs, place, metric) for place in _places(runs)]
     return _chance_line((Label("chance", "chance"),), (*guessed, *more))
 
 
@@ -387,11 +402,10 @@ def _method(runs: Runs, method: str) -> Label:
 
 
 def _by_dataset(kind: str, what: str, runs: Runs, metric: Callable[[Record], float]) -> Table:
-    """A row per method, a column per dataset, and their average."""
-    lines = [
-        Line((_method(runs, m),), tuple(_place(runs, p, m, metric) for p in (*runs.datasets, "average"))) for m in runs.methods
-    ]
-    columns = [Column(name, 1) for name in (*runs.datasets, "average")]
+    """A row per method, a column per dataset, and of several their average."""
+    places = _places(runs)
+    lines = [Line((_method(runs, m),), tuple(_place(runs, p, m, metric) for p in places)) for m in runs.methods]
+    columns = [Column(name, 1) for name in places]
     return _table(kind, what, runs, ("method",), columns, lines)
 
 

@@ -16,12 +16,11 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from lamm_cl.files import write_atomic
-from lamm_cl.reports.curves import Curve, Values, mean_std
+from lamm_cl.reports.curves import Curve
 from lamm_cl.reports.statistics import Ranks
 
 STYLE = {
@@ -101,7 +100,7 @@ def draw_bound(axes: Axes, curve: Curve, value: np.ndarray, T: int) -> None:
 
 
 def draw_chance(axes: Axes, x: np.ndarray, guessed: np.ndarray | None) -> bool:
-    """What guessing scores: a line (then True) where it is in view, else a word below the curves, which keep their scale.
+    """What guessing scores: a line (then True) where it is nearly in view, else a word below the curves, which keep their scale.
 
     Nothing where it is unknown, and where one class alone competes, so that every answer is right.
     """
@@ -111,13 +110,14 @@ def draw_chance(axes: Axes, x: np.ndarray, guessed: np.ndarray | None) -> bool:
     shown = np.where(guessed < 100, guessed, np.nan)
     if np.isnan(shown).all():
         return False
-    if np.nanmax(shown) >= low:
+    most, room = np.nanmax(shown), 0.12 * (high - low)  # that the word takes
+    if most >= max(low - room, 0):
         axes.plot(x[: len(shown)], shown, **CHANCE, zorder=2)
-        axes.set_ylim(low, high)
+        axes.set_ylim(low if most >= low else max(most - room / 3, 0), high)
         return True
-    least, most = np.nanmin(shown), np.nanmax(shown)
+    least = np.nanmin(shown)
     text = f"chance {least:.1f} %" if np.isclose(least, most) else f"chance {least:.1f} to {most:.1f} %"
-    axes.set_ylim(low - 0.12 * (high - low), high)
+    axes.set_ylim(low - room, high)
     place = {"xycoords": "axes fraction", "xytext": (2, 2), "textcoords": "offset points"}
     axes.annotate(f"{text} ↓", (0, 0), **place, color=QUIET, fontsize=SMALL, va="bottom", ha="left")
     return False
@@ -176,12 +176,12 @@ def cost_axis(axes: Axes, costs: list[float]) -> None:
 
 
 def set_limits(axes: Axes) -> None:
-    """Never so close that noise looks like a difference, never beyond what an accuracy can be by much."""
+    """Never so close that noise looks like a difference, never beyond what an accuracy can be."""
     low, high = axes.get_ylim()
     middle, half = (low + high) / 2, max((high - low) / 2, 5)
-    low, high = max(middle - half, -2), min(middle + half, 102)
+    low, high = max(middle - half, 0), min(middle + half, 100)
     places = MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True).tick_values(low, high)
-    axes.set_yticks([place for place in places if low <= place <= high and 0 <= place <= 100])
+    axes.set_yticks([place for place in places if low <= place <= high])
     axes.set_ylim(low, high)
 
 
@@ -203,30 +203,6 @@ def write_changes(axes: Axes, ends: list[tuple[float, float, str]]) -> None:
             **{"xycoords": ("axes fraction", "data"), "xytext": (4, 0), "textcoords": "offset points"},
             **{"color": colour, "fontsize": SMALL, "va": "center", "ha": "left"},
         )
-
-
-def draw_matrix(axes: Axes, T: int, values: Values) -> AxesImage:
-    """One heat map of (T+1, T) cells, hatched where there is no value; returns the image, for the colour bar."""
-    mean, _ = mean_std(values)
-    matrix = np.full((T + 1, T), np.nan)
-    if values:
-        matrix[: len(mean), : len(mean) - 1] = mean
-    axes.patch.set(hatch="////", edgecolor="#b5b5b5", linewidth=0)
-    image = axes.imshow(matrix, cmap="viridis", vmin=0, vmax=100, aspect="auto", interpolation="none")
-    axes.set_xticks(_ticks(T), [str(j + 1) for j in _ticks(T)])
-    axes.set_yticks(_ticks(T + 1))
-    axes.tick_params(length=0)
-    if T <= 5:  # the numbers fit
-        for (i, j), accuracy in np.ndenumerate(matrix):
-            if not np.isnan(accuracy):
-                colour = "black" if accuracy > 60 else "white"
-                axes.text(j, i, f"{accuracy:.1f}", ha="center", va="center", color=colour, fontsize=SMALL)
-    return image
-
-
-def _ticks(n: int) -> list[int]:
-    """At most six of 0..n-1, evenly spaced from 0."""
-    return list(range(0, n, -(-n // 6)))
 
 
 def legend_below(figure: Figure, curves: Sequence[Curve], note: str, key: Sequence[tuple[str, Artist]] = ()) -> None:

@@ -14,6 +14,7 @@ from matplotlib.patches import Patch
 
 from lamm_cl.reports import metrics, palette
 from lamm_cl.reports.chance import chance_average, chance_on
+from lamm_cl.reports.confusion import plot_confusion
 from lamm_cl.reports.curves import (
     Curve,
     at_any_shots,
@@ -34,7 +35,6 @@ from lamm_cl.reports.drawing import (
     draw_bound,
     draw_chance,
     draw_line,
-    draw_matrix,
     draw_ranks,
     experience_axis,
     legend_below,
@@ -46,6 +46,7 @@ from lamm_cl.reports.drawing import (
     wrapped_note,
     write_changes,
 )
+from lamm_cl.reports.matrices import CELL, MATRICES, colour_bar, draw_matrix, matrix_panels, scale_of
 from lamm_cl.reports.measures import effort_of, last_in
 from lamm_cl.reports.ranking import ranking
 from lamm_cl.results.record import Record, by_size
@@ -186,7 +187,7 @@ def plot_cost(
                 (x, _), (y, error) = (mean_std(curve.values(None, metric)) for metric in (cost, last))
                 if x.size:
                     points.append(float(x))
-                    axes.errorbar(x, y, error, **curve.style() | {"linestyle": "none"}, elinewidth=0.8)
+                    axes.errorbar(x, y, error, **curve.style() | {"linestyle": "none"}, elinewidth=0.8, clip_on=False)
             cost_axis(axes, points)
             axes.set_xlabel(name.replace(", ", "\n"))
         figure.axes[0].set_ylabel("last accuracy (%)")
@@ -199,28 +200,27 @@ def plot_cost(
 def plot_matrix(
     results: Sequence[Path], out_stem: Path, label_space: str | None = None, shots: int | str | None = None
 ) -> list[Path]:
-    """Accuracy matrices, mean over seeds: rows experiences learned, columns the set tested; hatched is undefined."""
+    """Accuracy matrices, mean over seeds: rows experiences learned, columns the set tested; hatched is undefined.
+
+    A row of panels a method and a column a dataset; of one dataset, methods side by side. Colours reach from the least to the
+    largest accuracy, in tens; numbers stand where they fit.
+    """
     compared = compared_at(results, shots)
     label_space = label_space or space_of(compared, "own")
     curves = curves_of(compared)
     datasets = [place for place in _places(compared) if place]
     T = max(runs.experiences for runs in compared)
-    with matplotlib.rc_context(STYLE | {"axes.grid": False, "axes.spines.top": True, "axes.spines.right": True}):
-        size = max(0.9, min(1.6, WIDTH / (len(datasets) + 1)))
-        figure = Figure((size * len(datasets) + 1.2, 0.85 * size * len(curves) + 0.6), layout="constrained")
-        figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)
-        grid = figure.subplots(len(curves), len(datasets), squeeze=False, sharex="col", sharey=True)
-        for curve, row in zip(curves, grid, strict=True):
-            for dataset, axes in zip(datasets, row, strict=True):
-                image = draw_matrix(axes, T, curve.values(dataset, lambda record: record.accuracy(label_space)))
-            name = curve.name if len(compared) == 1 else f"{curve.name}, {curve.folder}"
-            row[0].set_ylabel(wrapped(name), fontsize=STYLE["axes.titlesize"])
-        for dataset, axes in zip(datasets, grid[0], strict=True):
-            axes.set_title(wrapped(dataset))
+    names = [curve.name if len(compared) == 1 else f"{curve.name}, {curve.folder}" for curve in curves]
+    values = [[curve.values(d, lambda record: record.accuracy(label_space)) for d in datasets] for curve in curves]
+    scale = scale_of([mean_std(each)[0] for row in values for each in row])
+    with matplotlib.rc_context(STYLE | MATRICES):
+        figure, grid, size = matrix_panels(names, datasets, CELL * T)
+        for row, cells in zip(grid, values, strict=True):
+            for axes, each in zip(row, cells, strict=True):
+                image = draw_matrix(axes, T, each, scale, size / T)
         figure.supxlabel("set tested", fontsize=STYLE["axes.labelsize"])
         figure.supylabel("experiences learned", fontsize=STYLE["axes.labelsize"])
-        bar = figure.colorbar(image, ax=grid, fraction=0.03, aspect=min(60, 8 * len(curves)), pad=0.02)
-        bar.set_label(f"accuracy (%), {label_space} label space, {shots_of(compared)}")
+        colour_bar(figure, image, f"accuracy (%), {label_space} label space, {shots_of(compared)}")
         return save_figure(figure, out_stem)
 
 
@@ -289,6 +289,7 @@ FIGURES = {  # kind -> (what draws it, file name); the matrix last: where it is,
     "class-drops": (plot_class_drops, "class_drops"),
     "critical-difference": (plot_critical_difference, "critical_difference"),
     "cost": (plot_cost, "accuracy_cost"),
+    "confusion": (plot_confusion, "confusion_matrix"),
     "matrix": (plot_matrix, "accuracy_matrix"),
 }
 

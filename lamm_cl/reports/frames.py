@@ -19,8 +19,9 @@ def of_records(records: Iterable[Record]) -> pd.DataFrame:
 def of_tables(tables: Sequence[Table], value: str) -> pd.DataFrame:
     """The measured numbers of tables of one kind: value: mean, std, orders, seeds.
 
-    What differs among the tables' scopes leads the index, as in the CSV files.
+    What differs among the tables' scopes leads the index, as in the CSV files; of a summary, the whole table.
     """
+    tables = [table.whole or table for table in tables]
     varying = [key for i, (key, first) in enumerate(tables[0].scope) if any(t.scope[i][1] != first for t in tables)]
     heads, index, lines = [*varying, *tables[0].heads], [], []
     for table in tables:

@@ -1,6 +1,6 @@
 """A record -> the numbers that tables are made of."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -13,12 +13,12 @@ def lost_in(space: str) -> Callable[[Record], float]:
     return lambda record: metrics.backward_transfer(record.accuracy(space))
 
 
-def last_on(j: int, space: str) -> Callable[[Record], float]:
-    """Accuracy on experience j after the last one; NaN where a dataset has fewer experiences."""
+def mean_last_on(sets: Sequence[int], space: str) -> Callable[[Record], float]:
+    """Mean accuracy on some experiences (from 1) after the last one; NaN where a dataset has fewer experiences."""
 
     def metric(record: Record) -> float:
         last = record.accuracy(space)[-1]
-        return float(last[j - 1]) if j <= len(last) else float("nan")
+        return float(np.mean([last[j - 1] for j in sets])) if max(sets) <= len(last) else float("nan")
 
     return metric
 

@@ -1,10 +1,11 @@
-"""Tables -> text: CSV, Markdown, LaTeX, HTML, the terminal.
+"""Tables -> text: CSV, JSON, Markdown, LaTeX, HTML, the terminal.
 
 A renderer computes nothing (builders.py does); another output format is another function here. Names are shown as they
 are in every format, and are markup in none.
 """
 
 import html
+import json
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,8 +26,9 @@ WIDE = 8  # columns; more stand closer together
 def to_csv(tables: Sequence[Table], value: str = "mean") -> str:
     """One CSV of the measured numbers, bare: their `mean`, `std`, `orders` (over class orders) or `seeds`; undefined is empty.
 
-    What differs among the tables' scopes leads as columns of its own.
+    What differs among the tables' scopes leads as columns of its own; of a summary, the whole table.
     """
+    tables = [table.whole or table for table in tables]
     varying = [key for i, (key, first) in enumerate(tables[0].scope) if any(t.scope[i][1] != first for t in tables)]
     columns = list(dict.fromkeys(column.key for table in tables for column in table.columns))
     lines = [[csv_text(head) for head in (*varying, *tables[0].heads, *columns)]]
@@ -139,7 +141,32 @@ def _html_cell(number: Number, cell: "_Cell") -> str:
     return f"<td{value}>{mean}{std}{seeds}</td>"
 
 
-RENDERERS = {"md": to_markdown, "csv": to_csv, "tex": to_latex, "html": to_html}
+def to_json(tables: Sequence[Table]) -> str:
+    """A list of tables with all that they say, rows of every origin among it; of a summary, the whole table. Numbers are not
+    rounded, undefined is null."""
+    return json.dumps([_facts(table.whole or table) for table in tables], ensure_ascii=False, allow_nan=False, indent=1) + "\n"
+
+
+def _facts(table: Table) -> dict[str, object]:
+    keys = [column.key for column in table.columns]
+    rows = [
+        {
+            "origin": line.origin,
+            **{head: label.key for head, label in zip(table.heads, line.labels, strict=True)},
+            "numbers": {key: _number_facts(number) for key, number in zip(keys, line.numbers, strict=True)},
+        }
+        for line in table.lines
+    ]
+    return {"kind": table.kind, "title": table.title, **dict(table.scope), "heads": table.heads, "columns": keys, "rows": rows,
+            "notes": table.notes}  # fmt: skip
+
+
+def _number_facts(number: Number) -> dict[str, object]:
+    defined = {name: value for name in ("mean", "std") if not np.isnan(value := getattr(number, name))}
+    return {"mean": None, **defined, **({"seeds": number.seeds} if number.expected else {})}
+
+
+RENDERERS = {"md": to_markdown, "csv": to_csv, "json": to_json, "tex": to_latex, "html": to_html}
 
 
 def to_terminal(table: Table) -> rich.table.Table:

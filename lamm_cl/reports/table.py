@@ -57,7 +57,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Table:
-    """`scope`: what all rows share (scenario, shots); `heads` name the labels' columns, before the numbers' columns."""
+    """`scope`: what all rows share (scenario, shots); `heads` name the labels' columns, before the numbers' columns.
+
+    `whole`: the table that this one sums up for people; whoever reads it by machine gets that.
+    """
 
     kind: str
     title: str
@@ -66,6 +69,7 @@ class Table:
     columns: tuple[Column, ...]
     lines: tuple[Line, ...]
     notes: tuple[str, ...]
+    whole: "Table | None" = None
 
 
 def ranked(table: Table) -> Table:

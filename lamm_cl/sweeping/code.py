@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from lamm_cl.files import PACKAGE
 
 METHODS = "methods/"
 HOUSE = ("learner/*.py", "towers/*.py", "training/*.py", "data/fewshot.py", "data/images.py", "seeds.py")
-NO_NUMBERS = {f"training/{name}.py" for name in ("facts", "keeper", "logs", "state")}  # they watch and store
+NO_NUMBERS = {f"training/{name}.py" for name in ("facts", "keeper", "logs", "predictions", "state")}  # they watch and store
 NO_NUMBERS |= {f"training/{name}.py" for name in ("benchmarks", "modules", "outside", "reload")}  # no run does
 
 
@@ -21,8 +22,12 @@ def of_card(card: Card) -> dict[str, str]:
 
 
 def of_methods(card: Card) -> dict[str, str]:
-    """File -> hash, of the pieces alone; a file of one's own is told without its folder."""
-    return {f"{METHODS}own/{Path(name).name}" if Path(name).is_absolute() else name: of_file(name) for name in of_pieces(card)}
+    """File -> hash, of the pieces alone; a file of one's own is told without its folder (files of one name together)."""
+    found: dict[str, list[str]] = {}
+    for name in of_pieces(card):
+        told = f"{METHODS}own/{Path(name).name}" if Path(name).is_absolute() else name
+        found.setdefault(told, []).append(of_file(name))
+    return {told: "+".join(sorted(hashes)) for told, hashes in found.items()}
 
 
 def of_pieces(card: Card) -> list[str]:
@@ -62,9 +67,29 @@ def _parsed(name: str) -> ast.Module:
 
 @cache
 def _imported(name: str) -> tuple[str, ...]:
-    """Files in methods/ that one of them imports from."""
+    """Files in methods/ that one of them imports from; of a file of one's own also those beside it, and in its package."""
+    beside = [str(path) for path in _beside(Path(name))] if Path(name).is_absolute() else []
     modules = [node.module or "" for node in ast.walk(_parsed(name)) if isinstance(node, ast.ImportFrom)]
-    return tuple(f"{METHODS}{module.split('.')[2]}.py" for module in modules if module.startswith("lamm_cl.methods."))
+    return (*(f"{METHODS}{module.split('.')[2]}.py" for module in modules if module.startswith("lamm_cl.methods.")), *beside)
+
+
+def _beside(file: Path) -> Iterator[Path]:
+    """What a file of one's own imports from its folder, or from anywhere in the package that it belongs to."""
+    root = file.parent
+    while (root / "__init__.py").is_file():
+        root = root.parent
+    mine = root if root == file.parent else root / file.relative_to(root).parts[0]
+    for node in ast.walk(_parsed(str(file))):
+        base, modules = root, []
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        if isinstance(node, ast.ImportFrom):
+            base = file.parents[node.level - 1] if node.level else root
+            modules = [node.module or "", *(f"{node.module or ''}.{alias.name}" for alias in node.names)]
+        for module in filter(None, modules):
+            path = base.joinpath(*module.strip(".").split(".")).with_suffix(".py")
+            if path.is_file() and path.is_relative_to(mine):
+                yield path
 
 
 def _canonical(node: object) -> str:

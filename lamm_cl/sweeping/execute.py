@@ -17,8 +17,9 @@ from typing import Literal
 
 from lamm_cl.errors import UserError
 from lamm_cl.files import refusal, remove_leftovers, stay_within, write_atomic
+from lamm_cl.results.predictions import PREDICTIONS
 from lamm_cl.sweeping import locks
-from lamm_cl.sweeping.plan import Progress, Run, check_folder, finished
+from lamm_cl.sweeping.plan import Progress, Run, check_folder, complete
 
 PATIENCE = 15  # seconds that an interrupted worker gets to finish the write in progress
 RETRY = 0.5  # seconds before a run that another process does is looked at again
@@ -37,6 +38,7 @@ class Settings:
     save_every: float = 30  # seconds between saved states of a run; what a kill can cost, and an epoch
     checkpoint: bool = False  # activation checkpointing: less memory, more time, the same values
     logs: tuple[str, ...] = ()  # training curves to write beside a run: csv, tensorboard, wandb
+    predictions: bool = False  # write what is predicted for each test image beside a run
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ def outcome(run: Run, settings: Settings, train: Train, tell: Callable[[Event], 
     try:
         with locks.held(run.folder) as lock:
             check_folder(run.folder.parents[3], run.scenario)  # again: another process may have begun it
-            if finished(run):
+            if complete(run, settings.predictions):
                 return Event(run, "finished", 1.0)
             for name in ("state", "logs"):
                 stay_within(run.folder.parents[3], run.folder / name)
@@ -172,7 +174,7 @@ def _do(run: Run, settings: Settings, train: Train, lock: locks.Lock, tell: Call
         lock.check()
         tell(Event(run, "note", text=at.note) if at.note else Event(run, "progress", *_position(at)))
 
-    for name in ("state/state.safetensors", "learned.safetensors", "record.json"):
+    for name in ("state/state.safetensors", "learned.safetensors", PREDICTIONS, "record.json"):
         remove_leftovers(run.folder / name)
     train(run, settings, progress)
 

@@ -18,6 +18,7 @@ from lamm_cl.config.identity import content_hash, difference, from_record, ident
 from lamm_cl.config.schema import Card, OrderSeed, Scenario
 from lamm_cl.data import catalogue, measured
 from lamm_cl.errors import UserError
+from lamm_cl.results.predictions import are_there
 from lamm_cl.results.record import Record, bound_of, order_name, run_name
 from lamm_cl.results.remembered import remembered
 
@@ -158,8 +159,9 @@ def check_folder(folder: Path, scenario: Scenario) -> None:
         raise UserError(f"{path}: made with another scenario ({differs}); choose another --results folder")
 
 
-def finished(run: Run) -> bool:
-    return _record(run) is not None
+def complete(run: Run, predictions: bool = False) -> bool:
+    """Whether it is finished, and has its predictions where they are asked for."""
+    return _record(run) is not None and (not predictions or are_there(run.folder))
 
 
 def _record(run: Run) -> Record | None:

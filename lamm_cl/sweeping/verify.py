@@ -44,12 +44,24 @@ def runs(results: Path) -> dict[str, Stored]:
 
 
 def choose(results: Path, named: Sequence[str], number: int) -> list[str]:
-    """The runs to recompute: those named, else `number` random ones. Raises UserError for a name that is no run."""
+    """The runs to recompute: those named, else `number` random ones, of which those that train come first: a run without training
+    would show little. Raises UserError for a name that is no run."""
     known = runs(results)
     for name in named:
         if name not in known:
             raise UserError(f"--run: {results} has no finished run {name!r}{did_you_mean(name, known)}")
-    return list(named) or random.sample(list(known), min(number, len(known)))
+    if named or not number:
+        return list(named)
+    drawn = random.sample(list(known), len(known))
+    return sorted(drawn, key=lambda name: not _trains(known[name]))[:number]
+
+
+def _trains(one: Stored) -> bool:
+    """Whether its card has a training; a damaged record, which is told anyway, does not."""
+    with suppress(UserError):
+        card = one.content().get("card")
+        return isinstance(card, dict) and card.get("training") is not None
+    return False
 
 
 def asks(one: Stored, data_root: Path | None = None, places: Mapping[str, str] = MappingProxyType({})) -> list[str]:

@@ -18,12 +18,13 @@ from lamm_cl.data import catalogue
 from lamm_cl.data.dataset import Dataset
 from lamm_cl.data.features import check_backbone
 from lamm_cl.data.measured import measured as measured_in
+from lamm_cl.errors import UserError
 from lamm_cl.files import write_atomic
 from lamm_cl.learner.build import build
 from lamm_cl.learner.model import Learner
 from lamm_cl.learner.pieces import count_learning
 from lamm_cl.learner.prompts import each_with
-from lamm_cl.results.file import write_record
+from lamm_cl.results.file import read_record, write_record
 from lamm_cl.results.record import ModelFacts, Record, RunFacts
 from lamm_cl.seeds import derive
 from lamm_cl.sweeping.code import of_card
@@ -33,7 +34,7 @@ from lamm_cl.towers.clip import FrozenCLIP
 from lamm_cl.towers.devices import device as resolved
 from lamm_cl.towers.devices import one_thread
 from lamm_cl.towers.features import FeaturesOnly
-from lamm_cl.training import stream
+from lamm_cl.training import predictions, stream
 from lamm_cl.training.facts import Stopwatch, deciders, facts_of, facts_of_backbone, measured
 from lamm_cl.training.keeper import Keeper
 from lamm_cl.training.logs import plugins_for
@@ -131,7 +132,8 @@ def sources_of(run: Run, model: Learner, dataset: Dataset, parts: stream.Stream,
 
 
 def do(run: Run, *, data_root: Path | None, cache: Path, device: str, progress: Callable[[Progress], None],
-       save_every: float = 30, checkpoint: bool = False, logs: tuple[str, ...] = ()) -> Record:  # fmt: skip
+       save_every: float = 30, checkpoint: bool = False, logs: tuple[str, ...] = (), keep_predictions: bool = False
+       ) -> Record:  # fmt: skip
     """Train and test one method on one data set with one seed; the record and the learned tensors go to run.folder."""
     start = time.perf_counter()
     with one_thread():
@@ -139,7 +141,8 @@ def do(run: Run, *, data_root: Path | None, cache: Path, device: str, progress: 
         frozen.checkpoint = checkpoint
         dataset = dataset_of(run.scenario, run.dataset, data_root, cache)
         try:
-            return complete(prepare(run, frozen, dataset, cache), progress, save_every=save_every, logs=logs, start=start)
+            return complete(prepare(run, frozen, dataset, cache), progress, save_every=save_every, logs=logs,
+                            keep_predictions=keep_predictions, start=start)  # fmt: skip
         except torch.cuda.OutOfMemoryError as error:
             error.add_note(OUT_OF_MEMORY)
             raise
@@ -149,10 +152,11 @@ def do(run: Run, *, data_root: Path | None, cache: Path, device: str, progress: 
 
 
 def complete(prepared: Prepared, progress: Callable[[Progress], None], *, save_every: float = 30, logs: tuple[str, ...] = (),
-             start: float | None = None) -> Record:  # fmt: skip
+             keep_predictions: bool = False, start: float | None = None) -> Record:  # fmt: skip
     """Train, test and write; start: since when its preparation counts (time.perf_counter).
 
-    A run that was cut off goes on from its last saved epoch, and gives the same bytes as one that was not.
+    A run that was cut off goes on from its last saved epoch, and gives the same bytes as one that was not; from its beginning
+    where predictions are to be kept that were not. One that is finished without them is done again for them alone.
     """
     start = start or time.perf_counter()
     run, frozen, dataset, parts, model = prepared.run, prepared.frozen, prepared.dataset, prepared.parts, prepared.model
@@ -180,18 +184,19 @@ def complete(prepared: Prepared, progress: Callable[[Progress], None], *, save_e
         "dataset": dataset.fingerprint, "device": frozen.device.type, "torch": torch.__version__,
     }  # fmt: skip
     resumed = read_state(run.folder, identity)
+    if resumed and keep_predictions and not predictions.are_kept(run.folder, resumed.experience):
+        resumed = None
     state = replace(resumed) if resumed else State()
     watch = Stopwatch(state.seconds)
     recorder = Recorder(run.scenario.label_spaces, [count_of(facts) for facts in state.counts], parts.same)
     with plugins_for(logs, run, identity, epochs=epochs, recorder=recorder, resumed=resumed) as curves:
         keeper = Keeper(run.folder, identity, state, save_every, check)
+        watching = [predictions.Predictions(run.folder, dataset, recorder, check)] if keep_predictions else []
         strategy = Loop(model=model, training=prepared.training, sources=prepared.sources, seed=run.seed, shots=prepared.shots,
-                        progress=tell, device=frozen.device, plugins=[recorder, *curves, keeper])  # fmt: skip
+                        progress=tell, device=frozen.device, plugins=[recorder, *watching, *curves, keeper])  # fmt: skip
         watch.lap("prepare", start)
         learn(strategy, stream.benchmark(parts), recorder, state, resumed, watch, tell, keeper)
     learned = save({name: t.contiguous().cpu() for name, t in model.learned_tensors().items()})
-    check()
-    write_atomic(run.folder / "learned.safetensors", learned)
     trained_on = round(sum(length.images for length in prepared.lengths))
     name = catalogue.canonical(run.dataset)  # not the path of one's own data
     record = Record(
@@ -207,9 +212,25 @@ def complete(prepared: Prepared, progress: Callable[[Progress], None], *, save_e
         code=code,
     )
     check()
-    write_record(record, run.folder)
+    if keep_predictions and (run.folder / "record.json").exists():
+        record = the_same(read_record(run.folder / "record.json"), record)
+        predictions.write(run.folder, T)
+    else:
+        write_atomic(run.folder / "learned.safetensors", learned)
+        if keep_predictions:
+            predictions.write(run.folder, T)
+        check()
+        write_record(record, run.folder)
     shutil.rmtree(run.folder / "state", ignore_errors=True)
     return record
+
+
+def the_same(old: Record, new: Record) -> Record:
+    """The old record, where a run that was done again counted and learned what it says. UserError where it did not."""
+    if (old.counts, old.files) != (new.counts, new.files):
+        raise UserError(f"{old}: done again for its predictions, it gave other counts or tensors: they would not belong to "
+                        "its record; do it anew in another --results folder")  # fmt: skip
+    return old
 
 
 def work_of_run(prepared: Prepared) -> dict[str, int] | None:

@@ -1,9 +1,9 @@
 "use strict";
 const { groups, copies } = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
-const AVERAGE = "average over datasets", LEARNED = "learned", MOST_CLASSES = 40;
+const AVERAGE = "average over datasets", LEARNED = "learned", MOST_CLASSES = 40, MOST_CONFUSIONS = 30;
 const GLYPHS = { x: "✖", circle: "●", "triangle-up": "▲", square: "■", cross: "✚", diamond: "◆", "triangle-down": "▼", star: "★", "triangle-left": "◀", "triangle-right": "▶", "diamond-tall": "⬧", pentagon: "⬟", hexagon: "⬢", octagon: "⯃" };
-const state = { group: 0, place: 0, space: null, curve: LEARNED, hidden: new Set() };
+const state = { group: 0, place: 0, space: null, curve: LEARNED, confused: 0, hidden: new Set() };
 
 // --- words and numbers
 
@@ -105,6 +105,14 @@ function drawCurves() {
   const on = learned ? "all classes learned so far" : `Set ${state.curve}`;
   $("curves-what").textContent = `Accuracy on ${on}, ${placeName(g.places[state.place])}, ${state.space} label space, ${g.name}; band: one standard deviation over ${g.over}.`;
   const traces = found.flatMap((c) => [...band(c.method, c.points), line(c.method, c.points, (p) => `after ${p.x}`)]);
+  if (learned && state.space === "joint" && g.bounds) {
+    const bounds = g.methods.map((method, m) => [method, summed(g.bounds[state.place]?.[m] ?? {})]).filter(([method, b]) => shown(method) && b.mean !== null);
+    if (bounds.length) $("curves-what").textContent += " Thin lines: the same methods on all classes at once.";
+    traces.push(...bounds.map(([method, b]) => ({
+      x: [1, g.T], y: [b.mean, b.mean], name: `${plain(method.name)}, all classes at once`, mode: "lines", meta: `${method.key}@joint`, showlegend: false,
+      line: { color: colour(method), width: 1, dash: "dash" }, hovertemplate: `<b>${plain(method.name)}</b><br>all classes at once: ${written(b)} %<extra></extra>`,
+    })));
+  }
   const guess = guessed();
   if (guess.some((p) => p.y < 100)) {
     const [least, most] = [Math.min(...guess.map((p) => p.y)), Math.max(...guess.map((p) => p.y))];
@@ -173,6 +181,44 @@ function drawClasses() {
   ]));
 }
 
+function drawConfusion() {
+  const g = group(), found = g.confusion[state.place] ?? null, any = g.confusion.some((each) => each !== null);
+  $("confusion").hidden = $("confusion-link").hidden = !any;
+  if (!any) return;
+  const there = g.methods.map((_, m) => m).filter((m) => found?.counts[state.space][m]);
+  if (!there.includes(state.confused)) state.confused = there[0] ?? 0;
+  fill($("confused"), there.map((m) => [m, g.methods[m].name]), state.confused);
+  $("confusion-chart").hidden = !there.length;
+  $("confusion-values").parentElement.hidden = !there.length;
+  if (!there.length) {
+    $("confusion-what").textContent = "Choose one dataset: no run kept predictions of what is chosen now (lamm-cl run with --predictions keeps them).";
+    return;
+  }
+  const cells = found.counts[state.space][state.confused], many = found.classes.length > MOST_CLASSES;
+  const experience = found.sizes.flatMap((size, j) => Array(size).fill(j));
+  const names = many ? found.sizes.map((_, j) => `Set ${j + 1}`) : found.classes.map((name, c) => `${c + 1} ${shortened(name, 24)}`);
+  const z = names.map(() => names.map(() => 0)), images = names.map(() => 0), of = found.classes.map(() => 0);
+  for (const [c, p, n] of cells) {
+    const [i, j] = many ? [experience[c], experience[p]] : [c, p];
+    z[i][j] += n;
+    images[i] += n;
+    of[c] += n;
+  }
+  const share = z.map((row, i) => row.map((n) => (images[i] ? (100 * n) / images[i] : null)));
+  $("confusion-what").textContent = `${many ? "Of the test images of an experience (row), those taken for a class of another (column)" : "Of a class's test images (row), those taken for another (column)"}, in %, after the last experience, all seeds together; ${placeName(g.places[state.place])}, ${state.space} label space.`;
+  const at = names.map((_, i) => i);
+  Plotly.react("confusion-chart", [{
+    type: "heatmap", z: share.map((row) => row.map((x) => (x === null ? null : Math.sqrt(x)))), colorscale: "Viridis", zmin: 0, zmax: 10, xgap: 1, ygap: 1,
+    colorbar: { title: { text: "%" }, tickvals: [0, 2, 5, 7.07, 10], ticktext: ["0", "4", "25", "50", "100"], thickness: 12 },
+    text: share.map((row, i) => row.map((x, j) => `${plain(names[i])} taken for ${plain(names[j])}: ${fixed(x, 1)} %, ${z[i][j]} of ${images[i]}`)), hovertemplate: "%{text}<extra></extra>",
+  }], layout({
+    height: 160 + 16 * Math.max(12, names.length), xaxis: { title: { text: many ? "experience predicted" : "class predicted" }, tickvals: at, ticktext: at.map((i) => String(i + 1)), showgrid: false, tickangle: 0 },
+    yaxis: { tickvals: at, ticktext: names.map(plain), autorange: "reversed", showgrid: false },
+  }), config);
+  const worst = cells.filter(([c, p]) => c !== p).sort((a, b) => b[2] - a[2]).slice(0, MOST_CONFUSIONS);
+  fillTable("confusion-values", ["class", "taken for", "images", "% of the class"], worst.map(([c, p, n]) => [found.classes[c], found.classes[p], `${n} of ${of[c]}`, fixed((100 * n) / of[c], 1)]));
+}
+
 function drawCosts() {
   const g = group(), { space, accuracy } = g.cost, place = state.place;
   $("costs-what").textContent = `Last accuracy, ${placeName(g.places[place])}, ${space} label space, against what learns and what a run takes.`;
@@ -219,8 +265,14 @@ function fillTable(id, heads, rows) {
 
 // Viridis, sampled; text is black or white, whichever is readable on it.
 const VIRIDIS = ["#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58", "#b5de2b", "#fde725"];
-function heat(accuracy) {
-  const at = Math.min(0.9999, Math.max(0, accuracy / 100)) * (VIRIDIS.length - 1), low = Math.floor(at), part = at - low;
+function scale(accuracies, least = 20) {  // from and to, in tens, inside 0 to 100, at least so far apart
+  if (!accuracies.length) return [0, 100];
+  const [least10, most10] = [10 * Math.floor(Math.min(...accuracies) / 10), 10 * Math.ceil(Math.max(...accuracies) / 10)];
+  const low = Math.max(0, Math.min(least10, most10 - least));
+  return [low, Math.max(most10, low + least)];
+}
+function heat(accuracy, [from, to]) {
+  const at = Math.min(0.9999, Math.max(0, (accuracy - from) / (to - from))) * (VIRIDIS.length - 1), low = Math.floor(at), part = at - low;
   const channel = (hex, i) => parseInt(hex.slice(1 + 2 * i, 3 + 2 * i), 16);
   const rgb = [0, 1, 2].map((i) => Math.round((1 - part) * channel(VIRIDIS[low], i) + part * channel(VIRIDIS[low + 1], i)));
   const light = 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2] > 128;
@@ -228,11 +280,17 @@ function heat(accuracy) {
 }
 
 function drawMatrices() {
-  const g = group(), digits = g.T > 10 ? 0 : 1;
+  const g = group(), digits = g.T > 5 ? 0 : 1;
   $("matrices-what").textContent = `Accuracy (%), mean over ${g.over}, ${placeName(g.places[state.place])}, ${state.space} label space. Rows: experiences learned; columns: the set tested; hatched: undefined.`;
-  const cell = g.T > 10 ? 1.45 : 3;  // as in the style sheet
+  const cell = g.T > 5 ? 1.45 : 3;  // as in the style sheet
   $("matrices-grid").style.setProperty("--matrix", `${Math.min(70, Math.max(9.5, cell * g.T + 3))}rem`);
-  $("matrices-grid").classList.toggle("dense", g.T > 10);
+  $("matrices-grid").classList.toggle("dense", g.T > 5);
+  const every = g.methods.flatMap((method, m) => {
+    const found = g.accuracy[state.space][state.place][m], any = Object.values(found)[0];
+    return shown(method) && any ? any.flatMap((row, i) => row.map((_, j) => summed(pick(found, (R) => R[i][j])).mean)) : [];
+  });
+  const reach = scale(every.filter((mean) => mean !== null));
+  $("matrices-what").textContent += ` Colours reach from ${reach[0]} to ${reach[1]} %.`;
   const tables = g.methods.flatMap((method, m) => {
     const found = g.accuracy[state.space][state.place][m], any = Object.values(found)[0];
     if (!shown(method) || !any) return [];
@@ -246,7 +304,7 @@ function drawMatrices() {
       any[i].forEach((_, j) => {
         const s = summed(pick(found, (R) => R[i][j]));
         row.append(s.mean === null ? element("td", "", { class: "undefined", "aria-label": "undefined" })
-          : element("td", fixed(s.mean, digits), { style: heat(s.mean), title: `${written(s)}; ${bySeedText(s)}` }));
+          : element("td", fixed(s.mean, digits), { style: heat(s.mean, reach), title: `${written(s)}; ${bySeedText(s)}` }));
       });
     });
     const scroll = document.createElement("div");
@@ -326,6 +384,7 @@ function draw() {
   drawFewShot();
   drawMatrices();
   drawClasses();
+  drawConfusion();
   drawCosts();
 }
 
@@ -346,6 +405,7 @@ for (const name of ["group", "place", "space", "curve"]) {
     draw();
   });
 }
+$("confused").addEventListener("change", ({ target }) => { state.confused = Number(target.value); drawConfusion(); });
 $("theme").addEventListener("click", () => { theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length]; applyTheme(); });
 system.addEventListener("change", applyTheme);
 window.addEventListener("beforeprint", () => { printing = true; applyTheme(); });

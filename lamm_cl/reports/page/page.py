@@ -8,6 +8,7 @@ counts; the script in the page takes means and deviations over seeds of what it 
 import importlib.util
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from lamm_cl.reports import metrics, palette
 from lamm_cl.reports.builders import fitting
 from lamm_cl.reports.chance import chance_average, chance_on
 from lamm_cl.reports.claims import who_ends_best, who_lost_most
+from lamm_cl.reports.confusion import counted, first_of
 from lamm_cl.reports.measures import effort_of
 from lamm_cl.reports.renderers import RENDERERS, to_html
 from lamm_cl.results.record import Record
@@ -69,7 +71,7 @@ def page(results: Sequence[Path]) -> str:
         "summaries": [summary(folder[-1]) for folder in folders],  # at the most shots
         "sections": [{"id": s["id"], "title": s["title"], "html": s["html"]} for s in shown],
         "provenance": [_provenance(folder) for folder in folders],
-        "data": _script_json({"groups": groups(folders), "copies": {s["id"]: s["copies"] for s in shown}}),
+        "data": _script_json({"groups": groups(folders, results), "copies": {s["id"]: s["copies"] for s in shown}}),
         "plotly": get_plotlyjs().replace("</script", "<\\/script"),
         **{name.replace(".", "_"): _file(name) for name in ("page.css", "page.js")},
     }
@@ -77,7 +79,7 @@ def page(results: Sequence[Path]) -> str:
     return environment.from_string(_file("page.html")).render(content)
 
 
-def groups(folders: Sequence[Sequence[Runs]]) -> list[dict[str, Any]]:
+def groups(folders: Sequence[Sequence[Runs]], results: Sequence[Path]) -> list[dict[str, Any]]:
     """What the charts draw: one group per results folder and number of shots; accuracies in %, undefined is null."""
     methods = {method for folder in folders for runs in folder for method in runs.methods}
     look = {method: i for i, method in enumerate(palette.ordered(methods))}
@@ -85,11 +87,11 @@ def groups(folders: Sequence[Sequence[Runs]]) -> list[dict[str, Any]]:
     found = []
     for i, folder in enumerate(folders):
         name = names[i] if names.count(names[i]) == 1 else f"{names[i]} (folder {i + 1})"
-        found += [_group(f"{name}, {_shots(runs)}", i, runs, look) for runs in folder]
+        found += [_group(f"{name}, {_shots(runs)}", i, runs, look, results[i]) for runs in folder]
     return found
 
 
-def _group(name: str, folder: int, runs: Runs, look: Mapping[str, int]) -> dict[str, Any]:
+def _group(name: str, folder: int, runs: Runs, look: Mapping[str, int], results: Path) -> dict[str, Any]:
     places = [*runs.datasets, *(["average"] if len(runs.datasets) > 1 else [])]
     space = runs.space("joint")
     effort_name, effort = effort_of([runs])
@@ -105,6 +107,8 @@ def _group(name: str, folder: int, runs: Runs, look: Mapping[str, int]) -> dict[
         "accuracy": {s: _by_place(runs, lambda r, s=s: r.accuracy(s)) for s in runs.spaces},
         "learned": {s: _by_place(runs, _learned(s)) for s in runs.spaces},
         "chance": {s: [_guessed(runs, p, s) for p in places] for s in runs.spaces},
+        "bounds": _bounds(runs),
+        "confusion": [_confusion(runs, dataset, results) for dataset in runs.datasets],
         "drops": {s: [_drops(runs, dataset, s) for dataset in runs.datasets] for s in runs.spaces},
         "cost": {
             "space": space,
@@ -133,6 +137,33 @@ def _guessed(runs: Runs, place: str, space: str) -> dict[str, Any]:
     guess = chance_average if place == "average" and place not in runs.datasets else lambda r, m: chance_on(r, place, m)
     found = {"accuracy": guess(runs, lambda r: r.accuracy(space)), "learned": guess(runs, _learned(space))}
     return {name: _rounded(each) for name, each in found.items()}
+
+
+def _bounds(runs: Runs) -> list[list[dict[str, Any]]] | None:
+    """[place][method] -> seed -> last joint accuracy of the same method on all classes at once; None where none is finished."""
+    if runs.bounds is None:
+        return None
+    beside = replace(runs.bounds, methods=tuple(f"{method}@joint" for method in runs.methods))
+    return _by_place(beside, lambda record: _learned("joint")(record)[-1])
+
+
+def _confusion(runs: Runs, dataset: str, results: Path) -> dict[str, Any] | None:
+    """{classes, sizes, counts: {space: [method] -> [class, class predicted, images], ...}}; None where no run kept predictions.
+
+    Only cells that are not zero, of all seeds together, after the last experience.
+    """
+    counts = {space: [_cells(counted(results, runs, dataset, m, space)) for m in runs.methods] for space in runs.spaces}
+    if not any(cells for of_space in counts.values() for cells in of_space):
+        return None
+    data = first_of(runs, dataset).dataset
+    return {"classes": data.classes, "sizes": data.experiences, "counts": counts}
+
+
+def _cells(counts: np.ndarray | None) -> list[list[int]] | None:
+    if counts is None:
+        return None
+    rows, columns = np.nonzero(counts)
+    return np.stack([rows, columns, counts[rows, columns]], axis=1).tolist()
 
 
 def _plain(by_key: Mapping[Key, Any]) -> dict[str, Any]:
