@@ -32,7 +32,8 @@ def load_scenario(name_or_path: str | Path, library: Library = NONE) -> Scenario
     """A scenario by name, shipped or of the library, or any by path (ending in .yaml); its method cards are resolved once as a
     check."""
     path, label = _find("scenarios", name_or_path, "scenario", library.scenarios)
-    data = _extended(path, label, library, below=())
+    data = _extended(path, label, (), library)
+    _inline_cards(data, path.parent, library)  # of the methods that it inherits, too
     _inline_datasets(data, library)
     scenario = validated(Scenario, data, label)
     for method in dict.fromkeys([*scenario.methods, *scenario.overrides]):
@@ -40,7 +41,7 @@ def load_scenario(name_or_path: str | Path, library: Library = NONE) -> Scenario
     return scenario
 
 
-def _extended(path: Path, label: str, library: Library, below: tuple[Path, ...]) -> dict[str, Any]:
+def _extended(path: Path, label: str, below: tuple[Path, ...], library: Library) -> dict[str, Any]:
     """The fields of a scenario file: its own, and those that it leaves out of the one that it extends, whole fields each.
 
     A name says what is measured and a description what is special, so both are a scenario's own.
@@ -55,11 +56,11 @@ def _extended(path: Path, label: str, library: Library, below: tuple[Path, ...])
     if not isinstance(base, str):
         raise UserError(f"{label}: extends: expected the name of a scenario, got {shown(base)}")
     try:
-        wanted = path.parent / base if base.endswith((".yaml", ".yml")) else base
-        found, its = _find("scenarios", wanted, "scenario", library.scenarios)
+        beside = path.parent / base if base.endswith((".yaml", ".yml")) else base
+        found, its = _find("scenarios", beside, "scenario", library.scenarios)
     except UserError as error:
         raise UserError(f"{label}: extends: {error}") from None
-    inherited = _extended(found, its, library, (*below, path))
+    inherited = _extended(found, its, (*below, path), library)
     return {key: value for key, value in inherited.items() if key not in ("name", "description")} | data
 
 
