@@ -124,7 +124,9 @@ def _load_card(key_or_path: str | Path, below: tuple[Path, ...]) -> Card:
 def _inline_cards(data: dict[str, Any], folder: Path) -> None:
     """Replace `extends: file.yaml` by the card itself: a scenario then means the same wherever it is read."""
     overrides = data.get("overrides")
-    for method, partial in overrides.items() if isinstance(overrides, dict) else ():
+    if not isinstance(overrides, dict):
+        return
+    for method, partial in overrides.items():
         base = partial.get("extends") if isinstance(partial, dict) else None
         if isinstance(base, str) and base.endswith(".yaml"):
             rest = {key: value for key, value in partial.items() if key != "extends"}
@@ -139,8 +141,9 @@ def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         old = base.get(key)
-        both = isinstance(old, dict) and isinstance(value, dict)
-        merged[key] = _merge(old, value) if both and value.get("use", old.get("use")) == old.get("use") else value
+        if isinstance(old, dict) and isinstance(value, dict) and value.get("use", old.get("use")) == old.get("use"):
+            value = _merge(old, value)
+        merged[key] = value
     return merged
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lamm_cl.sweeping.plan import Run
     from lamm_cl.training.benchmarks import Benchmark
     from lamm_cl.training.modules import Module
     from lamm_cl.training.reload import Reloaded
@@ -61,7 +62,7 @@ def model(method: str | Path, stream: "Benchmark", *, backbone: str | None = Non
     return Module(prepared.model, prepared.sources)
 
 
-def _with_label_space(run, label_space: str):
+def _with_label_space(run: "Run", label_space: str) -> "Run":
     from dataclasses import replace
 
     return replace(run, card=run.card.model_copy(update={"label_space": label_space}))
