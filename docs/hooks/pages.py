@@ -100,20 +100,21 @@ def _index() -> str:
         card = load_card(key)
         where, degradation, kept = measured(key)
         link = f"[{where}](../../results/reference/{where}/tables/degradation.md)" if where else ""
-        rows.append((f"[{card.name}]({key}.md)", f"`{key}`", short_paper(card.paper), card.trainable.partition(" (")[0], kept, degradation,
-                     link))  # fmt: skip
-    table = _table(("method", "card", "paper", "trainable at ViT-B/16", "kept (KiB)", "degradation (points)", "measured in"), rows)
+        who = f"[{card.name}]({key}.md)", f"`{key}`", short_paper(card.paper)
+        rows.append((*who, card.trainable.partition(" (")[0], kept, degradation, link))
+    head = "method", "card", "paper", "trainable at ViT-B/16", "kept (KiB)", "degradation (points)", "measured in"
     return f"""# Methods
 
 Each page is made from a method's card (`lamm-cl show KEY` prints it) and from the head of its file: equations, every number with
 its source, what departs from the authors' code or paper, and what was published. Where a release departs from its paper, both are
 cards: the default follows the paper.
 
-Trainable parameters, with how they come about, are on each page. *Kept* is what a method carries from one experience to the next;
-it and the degradation are those of shipped results on the four embedded worlds in halves, mean over data sets and seeds: they show
-what a method forgets there, and say nothing about how methods rank on photographs. Empty: not among the shipped results yet.
+Trainable parameters, with how they come about, are on each page. *Kept* is what a method carries from one experience to the
+next; it and the degradation are those of shipped results on the four embedded worlds in halves, mean over data sets and seeds:
+they show what a method forgets there, and say nothing about how methods rank on photographs. Empty: not among the shipped
+results yet.
 
-{table}
+{_table(head, rows)}
 """
 
 
