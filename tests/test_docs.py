@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from urllib.parse import quote
 
 import manual
 import notebook
@@ -176,7 +177,7 @@ def site(tmp_path_factory):
 def test_the_site_builds_without_a_broken_link_and_has_a_page_for_every_card_and_command(site):
     index = (site / "methods" / "index.html").read_text()
     for key in card_names():
-        assert f'href="{key}.html"' in index and (site / "methods" / f"{key}.html").is_file()
+        assert f'href="{quote(key)}.html"' in index and (site / "methods" / f"{key}.html").is_file()
     commands = (site / "commands.html").read_text()
     assert all(f"lamm-cl {name}" in commands for name in ("run", "data check", "cache export", "verify"))
 
