@@ -17,7 +17,7 @@ lint: $(READY)
 
 # Without a network; to be read from build/site/index.html.
 docs: $(READY)
-	.venv/bin/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
 
 # The shipped results, anew: hours.
 reference: $(READY)

@@ -3,6 +3,7 @@ files outside docs/ that pages link to.  A hook of mkdocs; nothing of it is comm
 
 import argparse
 import csv
+import inspect
 import json
 import logging
 import posixpath
@@ -52,6 +53,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         "methods/index.md": _index(),
         "scenarios.md": _scenarios(),
         "commands.md": _commands(),
+        "api.md": _names(),
         "notebook.md": notebook(ROOT / "docs" / "notebook.ipynb"),
     } | {f"methods/{key}.md": _method(load_card(key)) for key in card_names()}
     for above, uri in MOVED.items():
@@ -282,6 +284,17 @@ def _commands() -> str:
     parts = ["# Commands", "What `lamm-cl COMMAND --help` prints.", f"```text\n{top.format_help()}```"]
     for name, command in _commands_of(top):
         parts += [f"## {name}", f"```text\n{command.format_help()}```"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _names() -> str:
+    import lamm_cl
+
+    parts = ["# Public names", "What `help(lamm_cl.NAME)` prints. Everything else is the house's own."]
+    for name in sorted(set(lamm_cl.__all__) - {"UserError", "__version__"}):
+        found = getattr(lamm_cl, name)
+        signature = re.sub(r", (?=\w+: )", ",\n    ", str(inspect.signature(found)))
+        parts += [f"## {name}", f"```text\n{name}{signature}\n\n{inspect.getdoc(found)}\n```"]
     return "\n\n".join(parts) + "\n"
 
 

@@ -88,6 +88,13 @@ def predict(run: "str | Path | Reloaded", images: Sequence[Image], *, device: st
     """For each image file its classes with their probabilities (0..1, all classes learned compete), the most probable first.
 
     run: a run's folder, or what `load` gave.  Raises UserError for a file that is no image, and as `load`.
+
+    >>> import lamm_cl
+    >>> from PIL import Image
+    >>> Image.new("L", (48, 48)).save("black.png")
+    >>> (found,) = lamm_cl.predict("results/demo/runs/digits/zero-shot/shots16-seed1", ["black.png"])
+    >>> len(found), round(sum(found.values()), 3)
+    (10, 1.0)
     """
     from lamm_cl.errors import UserError
     from lamm_cl.training.reload import logits
