@@ -103,7 +103,7 @@ def _index() -> str:
         where, degradation, kept = measured(key)
         link = f"[{where}](../../results/reference/{where}/tables/degradation.md)" if where else ""
         who = f"[{card.name}]({key}.md)", f"`{key}`", short_paper(card.paper)
-        rows.append((*who, card.trainable.partition(" (")[0], kept, degradation, link))
+        rows.append((*who, re.split(r" \(|: ", card.trainable)[0], kept, degradation, link))
     head = "method", "card", "paper", "trainable at ViT-B/16", "kept (KiB)", "degradation (points)", "measured in"
     return f"""# Methods
 
