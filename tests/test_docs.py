@@ -20,11 +20,14 @@ import notebook
 import numpy as np
 import played
 import pytest
+import yaml
 from PIL import Image
 
 from lamm_cl.cli import doors, main
 from lamm_cl.cli import run as running
-from lamm_cl.config.cards import card_names, scenario_names
+from lamm_cl.config import explained, pieces
+from lamm_cl.config.cards import card_names, load_card, scenario_names
+from lamm_cl.config.schema import Scenario
 from lamm_cl.data import catalogue
 
 REAL = ("docs/library.md", "docs/avalanche.md")
@@ -84,12 +87,27 @@ def run(page: str) -> None:
         if block.title:
             with open(block.title, "w") as file:
                 file.write(block.code)
+        elif block.language == "yaml":
+            check(block.code)
         elif block.language == "python":
             exec(compile(block.code, page, "exec"), names)
         elif block.language == "sh" and block.runs:
             for words in manual.commands(block.code):
                 if words[0] != ".":  # enters the environment
                     call(words)
+
+
+def check(code: str) -> None:
+    """A piece of YAML that is no file: a card, or fields of a scenario."""
+    if re.search("^(extends|paper):", code, re.MULTILINE):
+        with open("card.yaml", "w") as file:
+            file.write(code)
+        pieces.check(load_card("card.yaml"))
+    else:
+        facts = yaml.safe_load(code)
+        whole = {"name": "shown", "version": 1, "backbone": {"architecture": "lamm-cl-mini", "weights": "embedded"}}
+        whole |= {"datasets": ["digits"], "experiences": 2, "shots": 1, "seeds": [1], "methods": ["lamm"]}
+        explained.validated(Scenario, whole | facts, "block")
 
 
 def parses(words: list[str]) -> None:

@@ -20,7 +20,7 @@ from lamm_cl.cli.listing import short_paper, text_of
 from lamm_cl.cli.main import parser
 from lamm_cl.config import uses
 from lamm_cl.config.cards import card_names, load_card, load_scenario, scenario_names
-from lamm_cl.config.schema import Card, Piece
+from lamm_cl.config.schema import Card
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "results" / "reference"
@@ -158,7 +158,7 @@ def _equations(card: Card) -> Iterator[tuple[Path, str]]:
     """The files of a card's pieces with their docstrings; words and names only where there is nothing else."""
     import ast
 
-    named = [piece.use for name in reversed(PIECES) if isinstance(piece := getattr(card, name), Piece)]
+    named = [piece.use for _, piece in reversed(card.pieces())]
     for use in dict.fromkeys(use.partition(".")[0] for use in [use for use in named if use not in PLAIN] or named[-1:]):
         path = uses.of(f"{use}.X").file
         assert path is not None
@@ -169,12 +169,13 @@ def _numbers(card: Card) -> Iterator[tuple[str, ...]]:
     """(number, value, source) of all options and settings that a card names."""
     facts = card.model_dump(mode="json", exclude_defaults=True)
     for part in (*PIECES, "label_space", "training"):
-        if not isinstance(found := facts.get(part), dict):
-            if found is not None:
+        rows = facts.get(part, [])
+        for found in rows if isinstance(rows, list) else [rows]:
+            if not isinstance(found, dict):
                 yield part, f"`{found}`", _source(card, part)
-            continue
-        for name, value in found.items():
-            yield f"{part}.{name}", f"`{text_of(value)}`", _source(card, f"{part}.{name}")
+                continue
+            for name, value in found.items():
+                yield f"{part}.{name}", f"`{text_of(value)}`", _source(card, f"{part}.{name}")
 
 
 def _sources(card: Card) -> dict[str, str]:
@@ -267,7 +268,7 @@ def _scenarios() -> str:
         experiences = s.experiences if isinstance(s.experiences, int | str) else " + ".join(map(str, s.experiences))
         shipped = (REFERENCE / name / "tables" / "degradation.md").is_file()
         link = f"[{name}](../results/reference/{name}/tables/degradation.md)" if shipped else name
-        rows.append((link, s.description, ", ".join(map(text_of, s.datasets)), str(experiences), ", ".join(map(str, s.shots)),
+        rows.append((link, s.description, ", ".join(s.names), str(experiences), ", ".join(map(str, s.shots)),
                      str(len(s.seeds)), ", ".join(s.methods)))  # fmt: skip
     table = _table(("scenario", "what", "datasets", "experiences", "shots", "seeds", "methods"), rows)
     return f"""# Scenarios
