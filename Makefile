@@ -1,9 +1,9 @@
-# make demo: from a fresh clone to a degradation table and forgetting curves. make test: the specifications.
+# make demo: from a fresh clone to a degradation table and forgetting curves. make test: the specifications. make docs: the site.
 PYTHON ?= python3
 JOBS ?= 2
 READY := .venv/ready
 
-.PHONY: demo test lint reference clean
+.PHONY: demo test lint docs reference clean
 
 demo: $(READY)
 	.venv/bin/lamm-cl run demo --jobs $(JOBS) --report
@@ -14,6 +14,10 @@ test: $(READY)
 lint: $(READY)
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+
+# Without a network; to be read from build/site/index.html.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
 
 # The shipped results, anew: hours.
 reference: $(READY)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from lamm_cl.errors import UserError
 
@@ -69,7 +69,8 @@ def uninterrupted(work: Callable[[], Result]) -> Result:
     """
     if threading.get_ident() != threading.main_thread().ident:
         return work()
-    ticket, ended, outcome = [True], _thread.allocate_lock(), []
+    ticket, ended = [True], _thread.allocate_lock()
+    outcome: list[tuple[Any, BaseException | None]] = []
 
     def body() -> None:
         with suppress(IndexError):

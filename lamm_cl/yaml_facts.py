@@ -7,6 +7,7 @@ Anchors, tags and deep nesting, which no scenario or card needs and with which f
 
 import math
 import re
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ MAX_DEPTH = 20
 TOO_LARGE = f"larger than {MAX_BYTES:,} bytes; expected a small YAML file"
 
 
-def refusal(problem: str, at: yaml.Event | yaml.Node) -> yaml.MarkedYAMLError:
+def refusal(problem: str, at: Any) -> yaml.MarkedYAMLError:
+    """Of an event or a node of YAML."""
     return yaml.MarkedYAMLError(problem=problem, problem_mark=at.start_mark)
 
 
@@ -31,7 +33,7 @@ class FactsLoader(yaml.SafeLoader):
         super().__init__(text)
         self.depth = 0
 
-    def compose_node(self, parent: Any, index: Any) -> yaml.Node:
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             raise refusal("anchors and aliases (& and *) are not allowed", event)
@@ -44,8 +46,8 @@ class FactsLoader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
-        facts: dict[str, Any] = {}
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        facts: dict[Hashable, Any] = {}
         for key_node, value_node in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import manual
 import pytest
 import torch
 import toy
@@ -17,7 +18,6 @@ from lamm_cl.sweeping import code
 from lamm_cl.sweeping.plan import Run
 from lamm_cl.training.run import complete
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
 ABOUT = {"paper": "none", "trainable": "0", "provenance": dict.fromkeys(("head", "loss", "tower", "training", "context"), "x")}
 SGD = toy.SMALL | {"epochs": 3, "optimizer": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 0.0, "schedule": "cosine"}
 
@@ -67,7 +67,7 @@ def cards(tmp_path):
     """Three methods in a folder of one's own -> the paths of their cards."""
     folder = tmp_path / "mine"
     folder.mkdir()
-    (folder / "kgcoop.py").write_text(README.split("```python\n")[1].split("```")[0])
+    (folder / "kgcoop.py").write_text(manual.titled("docs/own-method.md", "kgcoop.py"))
     (folder / "means.py").write_text(HEAD)
     (folder / "shift.py").write_text(TOWER)
     (folder / "shift_beside.py").write_text("SIZE = 0.02\n")

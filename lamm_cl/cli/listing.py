@@ -52,7 +52,7 @@ def _list_methods(library: "Library") -> int:
         card = load_card(key, library)
         t = card.training
         training = f"{_length(t)}, batch {t.batch}, lr {t.lr:g}" if t else "none"
-        table.add_row(key, card.name, _short_paper(card.paper), card.trainable.partition(" (")[0], training)
+        table.add_row(key, card.name, short_paper(card.paper), card.trainable.partition(" (")[0], training)
     return show_table(table)
 
 
@@ -81,7 +81,7 @@ def _list_backbones(library: "Library") -> int:
     return 0
 
 
-def _short_paper(paper: str) -> str:
+def short_paper(paper: str) -> str:
     """ "Zhou et al., A Title, With Commas, IJCV 2022, arXiv:..." -> "Zhou et al., IJCV 2022"."""
     venue = re.search(r"[A-Z][\w-]* (19|20)\d\d", paper)
     return f"{paper.partition(',')[0]}, {venue[0]}" if venue else paper
@@ -110,20 +110,20 @@ def _show(args: argparse.Namespace) -> int:
             say("", *(f"{part:<10} {each}" for each in told or ["none"]))
     say("", f"{'training':<10} {_training(card)}", "", f"{'trainable':<10} {card.trainable}")
     _say_section("sources", [f"{key}: {text}" for key, text in card.provenance.items()])
-    departures = [text if isinstance(text, str) else _text(text) for text in card.departures]
+    departures = [text if isinstance(text, str) else text_of(text) for text in card.departures]
     _say_section("departures from the authors' code or paper", departures)
     for name, facts in card.published.items():
         rows = (
-            [f"{key}: {_text(value, '.2f')}" for key, value in facts.items()]
+            [f"{key}: {text_of(value, '.2f')}" for key, value in facts.items()]
             if isinstance(facts, dict)
-            else [_text(facts)]
+            else [text_of(facts)]
         )
         _say_section(f"published: {name}", rows)
     return 0
 
 
 def _options(piece: "Piece") -> str:
-    return ", ".join(f"{key}: {_text(value)}" for key, value in piece.options.items())
+    return ", ".join(f"{key}: {text_of(value)}" for key, value in piece.options.items())
 
 
 def _say_section(title: str, rows: list[str]) -> None:
@@ -138,14 +138,14 @@ def _training(card: "Card") -> str:
     facts = t.model_dump(mode="json", exclude_defaults=True)
     shown = ("epochs", "steps", "steps_per_shot", "batch", "optimizer", "lr", "momentum", "weight_decay", "schedule", "warmup",
              "augmentation")  # fmt: skip
-    rest = "".join(f"; {name}: {_text(facts[name])}" for name in facts if name not in shown)
+    rest = "".join(f"; {name}: {text_of(facts[name])}" for name in facts if name not in shown)
     if "warmup" in facts:
         unit = "steps" if t.warmup.steps else "epochs"
         words = f"warm-up {facts['warmup'][unit]}{' steps' * (unit == 'steps')}"
         warm = f", {words} at {t.warmup.lr:g}" if t.warmup.lr else f", linear {words}"
     else:
         warm = ""
-    optimizer, schedule = (_text(facts[name]).removeprefix("use ") for name in ("optimizer", "schedule"))
+    optimizer, schedule = (text_of(facts[name]).removeprefix("use ") for name in ("optimizer", "schedule"))
     return f"{_length(t)}, batch {t.batch}, {optimizer} lr {t.lr:g}, {schedule}{warm}, {t.augmentation}{rest}"
 
 
@@ -155,10 +155,10 @@ def _length(t: "Training") -> str:
     return f"{t.steps} steps" if t.steps else f"{t.epochs} epochs"
 
 
-def _text(value: object, number: str = "") -> str:
+def text_of(value: object, number: str = "") -> str:
     """A fact of a card as people write it; `number` formats floats."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_text(each, number)}" for key, each in value.items())
+        return ", ".join(f"{key} {text_of(each, number)}" for key, each in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(_text(each, number) for each in value)
+        return ", ".join(text_of(each, number) for each in value)
     return format(value, number) if isinstance(value, float) else "none" if value is None else str(value)

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stdout is None:  # closed, as some daemons leave it
         complain("standard output is closed, and what a command says goes there; give it a file, or /dev/null")
         return 2
-    args = _parser().parse_args(argv)
+    args = parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _terminated)
     try:
         return args.command(args)
@@ -77,7 +77,7 @@ class _Version(argparse.Action):
         sys.exit(0)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="lamm-cl",
         description="Continual learning with CLIP prompt learners: every method through one loop, on one stream.",

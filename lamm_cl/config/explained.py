@@ -51,7 +51,7 @@ def expected(error: Mapping[str, Any]) -> str:
     return f"expected {_EXPECTED[kind](ctx)}, got {shown(value)}{near}"
 
 
-def _explained(model: type[Facts], data: Any, error: dict[str, Any]) -> str:
+def _explained(model: type[Facts], data: Any, error: Mapping[str, Any]) -> str:
     kind, value = error["type"], error["input"]
     path = _keys(data, error["loc"], missing=kind == "missing")
     if kind in ("extra_forbidden", "missing"):
@@ -76,7 +76,7 @@ def _keys(data: Any, loc: tuple[int | str, ...], missing: bool) -> list[int | st
         last = at == len(loc) - 1
         inside = (isinstance(data, dict) and step in data) or (isinstance(data, list | tuple) and isinstance(step, int))
         if inside:
-            data = data[step] if not isinstance(data, list | tuple) or step < len(data) else None
+            data = data[step] if isinstance(data, dict) or (isinstance(step, int) and step < len(data)) else None
         if inside or (missing and last and isinstance(data, dict)):
             keys.append(step)
     return keys

@@ -34,7 +34,7 @@ def length(training: Training, samples: float) -> Length:
     size = training.batch
     dropped = training.drop_last and samples >= size  # as Dassl: the only batch of an epoch stays
     per_epoch = max(1, int(samples // size) if dropped else math.ceil(samples / size))
-    steps = training.steps if training.steps is not None else training.epochs * per_epoch
+    steps = training.steps if training.steps is not None else (training.epochs or 0) * per_epoch
     epochs = math.ceil(steps / per_epoch)
     return Length(epochs, per_epoch, steps, min(steps * size, epochs * samples))
 

@@ -22,7 +22,7 @@ from lamm_cl.files import PACKAGE
 
 # What whoever builds hands to a class that asks for it.
 GIVEN = {"clip", "names", "template", "spoken", "dataset", "shots", "experiences"}
-PLAIN = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "dict": dict, "tuple": tuple, "Any": Any}
+PLAIN: dict[str, Any] = {kind.__name__: kind for kind in (int, float, str, bool, list, dict, tuple)} | {"Any": Any}
 TORCH = {"nn", "torch"}  # what bases that are torch's begin with
 Class = tuple[str, ast.ClassDef]  # the module it is written in, and its tree
 
@@ -63,7 +63,9 @@ def _find(use: str, where: str) -> Class:
     public = [each for each in _names(module) if _is_piece(module, each)]
     if found.name not in public:
         raise UserError(f"{where}: use: {use!r} does not exist{did_you_mean(found.name, public)}")
-    return _class(module, found.name)
+    there = _class(module, found.name)
+    assert there is not None
+    return there
 
 
 def _path(module: str) -> Path:
@@ -85,8 +87,8 @@ def _names(module: str) -> dict[str, ast.ClassDef | tuple[str, str]]:
     for node in _tree(module).body:
         if isinstance(node, ast.ClassDef):
             found[node.name] = node
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lamm_cl.") and _path(node.module).is_file():
-            found |= {alias.asname or alias.name: (node.module, alias.name) for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and (of := node.module or "").startswith("lamm_cl.") and _path(of).is_file():
+            found |= {alias.asname or alias.name: (of, alias.name) for alias in node.names}
     return found
 
 

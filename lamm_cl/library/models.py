@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lamm_cl.sweeping.plan import Run
     from lamm_cl.training.benchmarks import Benchmark
     from lamm_cl.training.modules import Module
     from lamm_cl.training.reload import Reloaded
@@ -61,7 +62,7 @@ def model(method: str | Path, stream: "Benchmark", *, backbone: str | None = Non
     return Module(prepared.model, prepared.sources)
 
 
-def _with_label_space(run, label_space: str):
+def _with_label_space(run: "Run", label_space: str) -> "Run":
     from dataclasses import replace
 
     return replace(run, card=run.card.model_copy(update={"label_space": label_space}))
@@ -87,6 +88,13 @@ def predict(run: "str | Path | Reloaded", images: Sequence[Image], *, device: st
     """For each image file its classes with their probabilities (0..1, all classes learned compete), the most probable first.
 
     run: a run's folder, or what `load` gave.  Raises UserError for a file that is no image, and as `load`.
+
+    >>> import lamm_cl
+    >>> from PIL import Image
+    >>> Image.new("L", (48, 48)).save("black.png")
+    >>> (found,) = lamm_cl.predict("results/demo/runs/digits/zero-shot/shots16-seed1", ["black.png"])
+    >>> len(found), round(sum(found.values()), 3)
+    (10, 1.0)
     """
     from lamm_cl.errors import UserError
     from lamm_cl.training.reload import logits

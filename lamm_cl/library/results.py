@@ -68,6 +68,10 @@ def compare(results: Results, baseline: str | None = None) -> "Comparison":
 
     One folder: its other methods minus the baseline (default: the scenario's first).  Several: each method minus the same one
     in the first.  Raises UserError for folders that were not tested alike.
+
+    >>> import lamm_cl
+    >>> lamm_cl.compare(["results/demo", "results/demo"]).changes  # nothing differs
+    ()
     """
     from lamm_cl.reports.compare import compare as compared
 
@@ -78,6 +82,10 @@ def report(results: Results, output: str | Path | None = None) -> Path:
     """Write the page of `lamm-cl report`, one HTML file -> its path (default: RESULTS/report.html).
 
     Needs the extra lamm-cl[report]; UserError says so.
+
+    >>> import lamm_cl
+    >>> lamm_cl.report("results/demo").as_posix()
+    'results/demo/report.html'
     """
     from lamm_cl.reports.page import page
 

@@ -176,8 +176,8 @@ def _check_alike(path: Path, first: Sequence[Runs], other_path: Path, other: Seq
     def differ(field: str, one: object, two: object) -> UserError:
         return UserError(f"{path} and {other_path} cannot be compared: {field}: {one} and {two}")
 
-    if (a := [r.shots for r in first]) != (b := [r.shots for r in other]):
-        raise differ("shots", a, b)
+    if (mine := [r.shots for r in first]) != (theirs := [r.shots for r in other]):
+        raise differ("shots", mine, theirs)
     for one, two in zip(first, other, strict=True):
         if one.spaces != two.spaces:
             raise differ("label_spaces", ", ".join(one.spaces), ", ".join(two.spaces))
@@ -188,12 +188,12 @@ def _check_alike(path: Path, first: Sequence[Runs], other_path: Path, other: Seq
             raise differ("backbone", *(f"{r.backbone.architecture}:{r.backbone.weights}" for r in (a, b)))
         for dataset in shared:
             a, b = (_any(runs, [dataset]) for runs in (one, two))
-            same_images, a, b = a.same_images(b), a.dataset, b.dataset
-            for field, same in (("fingerprint", same_images), ("experiences", a.experiences == b.experiences)):
+            seen, now = a.dataset, b.dataset
+            for field, same in (("fingerprint", a.same_images(b)), ("experiences", seen.experiences == now.experiences)):
                 if not same:
-                    raise differ(f"{dataset}: {field} of the test images", getattr(a, field), getattr(b, field))
-            if sum(a.test_images) != sum(b.test_images):
-                raise differ(f"{dataset}: test_images", sum(a.test_images), sum(b.test_images))
+                    raise differ(f"{dataset}: {field} of the test images", getattr(seen, field), getattr(now, field))
+            if sum(seen.test_images) != sum(now.test_images):
+                raise differ(f"{dataset}: test_images", sum(seen.test_images), sum(now.test_images))
 
 
 def _any(runs: Runs, datasets: Sequence[str]) -> Record:

@@ -8,13 +8,13 @@ from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import get_args, get_origin, get_type_hints
+from typing import cast, get_args, get_origin, get_type_hints
 
 from lamm_cl.errors import UserError, did_you_mean
 from lamm_cl.files import read_regular, write_atomic
 from lamm_cl.results.record import FORMAT, LABEL_SPACES, LARGEST, WORK, Count, DatasetFacts, Record
 
-HOLDING = {dict: " of objects", str: " of texts"}
+HOLDING: dict[type, str] = {dict: " of objects", str: " of texts"}
 
 LARGEST_SIZE = 10**12  # of images, classes and parameters, of which no one run has as many
 
@@ -50,7 +50,7 @@ def parsed(content: dict, path: object) -> Record:
     if content.pop("format", None) != FORMAT:
         raise UserError(f"{path}: format: expected {FORMAT}; another version of lamm-cl wrote this")
     try:
-        record = _parsed(Record, content, "")
+        record = cast(Record, _parsed(Record, content, ""))
         _check(record)
     except ValueError as error:
         raise UserError(f"{path}: {error}") from None
@@ -177,14 +177,15 @@ def _check(record: Record) -> None:
             listed = [each for one in listed for each in (one if isinstance(one, list) else [one])]
         if not isinstance(listed, list) or any(type(each) is not kind for each in listed):
             raise ValueError(f"scenario.{key}: expected a list, found {short(listed)}")
-    for where, facts, kind in (
+    objects: tuple[tuple[str, object, type], ...] = (
         ("code", record.code, str),
         ("scenario.overrides", record.scenario.get("overrides", {}), dict),
         ("card.published", record.card.get("published", {}), dict),
         ("card.provenance", record.card.get("provenance", {}), object),
-    ):
-        if not isinstance(facts, dict) or not all(isinstance(each, kind) for each in facts.values()):
-            raise ValueError(f"{where}: expected an object{HOLDING.get(kind, '')}, found {short(facts)}")
+    )
+    for where, facts, held in objects:
+        if not isinstance(facts, dict) or not all(isinstance(each, held) for each in facts.values()):
+            raise ValueError(f"{where}: expected an object{HOLDING.get(held, '')}, found {short(facts)}")
     if not isinstance(record.card.get("departures", []), list):
         raise ValueError(f"card.departures: expected a list, found {short(record.card['departures'])}")
     if not T or sum(data.experiences) != len(data.classes) or len(data.test_images) != T:
@@ -210,10 +211,10 @@ def _check(record: Record) -> None:
     seen = set()
     for i, count in enumerate(record.counts):
         problem = _problem(count, data, record.model.scores_unseen)
-        key = (count.label_space, count.trained, count.tested)
-        if problem or key in seen:
+        place = (count.label_space, count.trained, count.tested)
+        if problem or place in seen:
             raise ValueError(f"counts[{i}]: {problem or 'is there twice'}")
-        seen.add(key)
+        seen.add(place)
     if not seen or len(seen) != len({space for space, *_ in seen}) * (T + 1) * T:
         raise ValueError(f"counts: expected one for each trained 0..{T} and tested 1..{T} in each label space")
 

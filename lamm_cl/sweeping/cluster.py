@@ -12,7 +12,7 @@ import tempfile
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -21,7 +21,7 @@ from types import ModuleType
 
 from lamm_cl.errors import UserError
 from lamm_cl.sweeping import code
-from lamm_cl.sweeping.execute import PATIENCE, Event, Place, Settings, Train, outcome
+from lamm_cl.sweeping.execute import PATIENCE, Event, Events, Place, Settings, Train, outcome
 from lamm_cl.sweeping.plan import Run
 
 AUTO = "auto"
@@ -211,7 +211,7 @@ def place(gpus_per_run: float, retries: int = RETRIES) -> Place:
     return lambda runs, settings, train: _in_ray(runs, settings, train, gpus_per_run, retries)
 
 
-def _in_ray(runs: Sequence[Run], settings: Settings, train: Train, gpus_per_run: float, retries: int) -> Iterator[Event]:
+def _in_ray(runs: Sequence[Run], settings: Settings, train: Train, gpus_per_run: float, retries: int) -> Events:
     ray = _ray()
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 

@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -59,7 +59,8 @@ class Event:
 
 Train = Callable[[Run, Settings, Callable[[Progress], None]], object]  # does one run: its record lies in the folder then
 Publish = Callable[[Run, locks.Tell], None]  # brings the reports of a run's folder up to date; tells for whom it waits
-Place = Callable[[Sequence[Run], Settings, Train], Iterator[Event]]  # does runs, until each has ended; closed, it stops them
+Events = Generator[Event, None, None]
+Place = Callable[[Sequence[Run], Settings, Train], Events]  # does runs, until each has ended; closed, it stops them
 
 
 def execute(runs: Sequence[Run], settings: Settings, report: Callable[[Event], None], *, train: Train, publish: Publish,
@@ -140,7 +141,7 @@ def _keep_traceback(event: Event) -> None:
         return
 
 
-def _here(runs: Sequence[Run], settings: Settings, train: Train, report: Callable[[Event], None]) -> Iterator[Event]:
+def _here(runs: Sequence[Run], settings: Settings, train: Train, report: Callable[[Event], None]) -> Events:
     waiting = deque(runs)
     while waiting:
         run = waiting.popleft()
@@ -233,6 +234,7 @@ class _Worker:
             code = self.process.exitcode
             why = f"killed by {_signal(-code)}" if code and code < 0 else f"exit code {code}"
             hint = "; out of memory? try fewer --jobs" if code == -signal.SIGKILL else ""
+            assert self.run is not None
             return Event(self.run, "failed", text=f"the worker process ended: {why}{hint}\n")
 
 
@@ -241,7 +243,7 @@ def _signal(number: int) -> str:
     return known.get(number, f"signal {number}")  # the real-time ones have no names
 
 
-def _in_workers(runs: Sequence[Run], settings: Settings, train: Train) -> Iterator[Event]:
+def _in_workers(runs: Sequence[Run], settings: Settings, train: Train) -> Events:
     waiting = deque(runs)
     workers: list[_Worker] = []
     try:
