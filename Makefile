@@ -9,7 +9,7 @@ demo: $(READY)
 	.venv/bin/lamm-cl run demo --jobs $(JOBS) --report
 
 test: $(READY)
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(JOBS) --dist loadfile
 
 lint: $(READY)
 	.venv/bin/ruff check .

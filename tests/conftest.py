@@ -13,6 +13,7 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 REFERENCE = Path(__file__).parent / "fidelity"
+FROM_WORKERS: list[tuple[dict[str, int], dict[str, list]]] = []  # what each process of `pytest -n 2` counted
 
 
 def pytest_addoption(parser):
@@ -52,17 +53,37 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("fidelity_case", named, indirect=True, ids=ids)
 
 
-def pytest_terminal_summary(terminalreporter, config):
+def counted() -> tuple[dict[str, int], dict[str, list]]:
+    """What test_fidelity.py compared in this process: cases and arrays, and per method how close they came."""
     module = sys.modules.get("test_fidelity")
-    if not module or not module.COUNTED["arrays"]:
+    if not module:
+        return {}, {}
+    plain = {method: [(float(share), *where) for share, *where in shares] for method, shares in module.CLOSENESS.items()}
+    return module.COUNTED, plain
+
+
+def pytest_sessionfinish(session):
+    if hasattr(session.config, "workeroutput"):  # one of several processes: what it counted goes to the one that tells
+        session.config.workeroutput["fidelity"] = counted()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    FROM_WORKERS.append(getattr(node, "workeroutput", {}).get("fidelity", ({}, {})))
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    found = [*FROM_WORKERS, counted()]
+    cases, arrays, skipped = (sum(each.get(key, 0) for each, _ in found) for key in ("cases", "arrays", "skipped"))
+    if not arrays:
         return
-    counted = module.COUNTED
     terminalreporter.write_line(
-        f"fidelity: {counted['cases']} cases and {counted['arrays']} arrays compared with the authors' released code,"
-        f" {counted['skipped']} optional arrays not computed"
+        f"fidelity: {cases} cases and {arrays} arrays compared with the authors' released code,"
+        f" {skipped} optional arrays not computed"
     )
     if config.getoption("--fidelity-closeness"):
-        for method, shares in module.CLOSENESS.items():
+        for method in dict.fromkeys(method for _, each in found for method in each):
+            shares = [tuple(share) for _, each in found for share in each.get(method, ())]
             worst, case, array = max(shares)
             cases = len({case for _, case, _ in shares})
             terminalreporter.write_line(

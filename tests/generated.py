@@ -3,6 +3,8 @@
 from lamm_cl import vision  # noqa: F401  first: it makes torchvision importable
 
 # isort: split
+import copy
+import json
 import zlib
 from functools import lru_cache
 
@@ -49,6 +51,13 @@ def images(seed: int, batch: int, size: int) -> torch.Tensor:
 
 
 def open_clip_model(arch: dict, salt: str = "") -> open_clip.CLIP:
+    """One of its own for every caller, who may change it."""
+    return copy.deepcopy(_filled(json.dumps(arch), salt))
+
+
+@lru_cache(maxsize=4)
+def _filled(arch_as_json: str, salt: str) -> open_clip.CLIP:
+    arch = json.loads(arch_as_json)
     image_tower = dict(image_size=arch["image"], patch_size=arch["patch"], width=arch["vision_width"],
                        layers=arch["vision_layers"],
                        head_width=arch["vision_width"] // arch["vision_heads"])  # fmt: skip
@@ -63,8 +72,13 @@ def open_clip_model(arch: dict, salt: str = "") -> open_clip.CLIP:
 def frozen_clip(arch: dict, salt: str = "") -> FrozenCLIP:
     model = open_clip_model(arch, salt)
     preprocess = open_clip.image_transform(arch["image"], is_train=False)
-    tokenizer = open_clip.SimpleTokenizer(context_length=arch["context_length"])
-    return FrozenCLIP(model, tokenizer, preprocess, hash_of(model.state_dict()))
+    return FrozenCLIP(model, _tokenizer(arch["context_length"]), preprocess, hash_of(model.state_dict()))
+
+
+@lru_cache
+def _tokenizer(context_length: int) -> open_clip.SimpleTokenizer:
+    """It reads its 49,000 words for a quarter of a second."""
+    return open_clip.SimpleTokenizer(context_length=context_length)
 
 
 @lru_cache

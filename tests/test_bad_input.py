@@ -249,10 +249,11 @@ def test_a_damaged_record_is_read_or_told_in_one_line_and_nothing_is_written(fin
     path.write_bytes(content)
     before = sorted(results.rglob("*"))
 
-    commands = [["table", results, "--format", "md"], ["verify", results, "--recompute", 0], ["compare", results, results]]
     with tempfile.TemporaryDirectory() as drawn:
-        commands += [["plot", results, "--output", drawn], ["report", results, "--output", f"{drawn}/page.html"]]
-        told_of_all(commands)
+        commands = [["compare", results, results], ["plot", results, "--output", drawn], ["verify", results, "--recompute", 0],
+                    ["report", results, "--output", f"{drawn}/page.html"]]  # fmt: skip
+        others = commands if CASES > 80 else [draw.draw(st.sampled_from(commands))]  # they read the record as a table does
+        told_of_all([["table", results, "--format", "md"], *others])
         assert not [path for path in Path(drawn).rglob("*") if path.name.startswith(".")]
     assert sorted(results.rglob("*")) == before and path.read_bytes() == content
 
