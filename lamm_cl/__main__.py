@@ -1,5 +1,3 @@
-import sys
+from lamm_cl.cli.main import command
 
-from lamm_cl.cli.main import main
-
-sys.exit(main())
+command()

@@ -1,11 +1,11 @@
 """What must happen before torchvision and Avalanche are imported."""
 
-import warnings
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
+
+from lamm_cl.deferred import defer
 
 _definitions: list[torch.library.Library] = []  # an operator lives as long as the Library that defined it
 
@@ -36,6 +36,5 @@ def make_torchvision_importable() -> None:
 
 
 # Our only import-time effects: whoever imports torchvision or Avalanche imports this first.
+defer()
 make_torchvision_importable()
-with warnings.catch_warnings(action="ignore"), suppress(ImportError):
-    import qpsolvers  # noqa: F401  Avalanche's GEM wants it and nothing here does; alone it complains of missing solvers

@@ -60,7 +60,7 @@ def estimated() -> dict[str, ModuleType]:
     cost = SimpleNamespace(encoded=7, prompted=0, prompts=0, seconds=lambda speed: (0, 0, 0))
     names = {
         "lamm_cl.sweeping.estimate": {"Sizes": lambda *counts: counts, "work": lambda *_: cost},
-        "lamm_cl.bench.speed": {"speed": lambda *_: SimpleNamespace(images=1.0, prompts=1.0, D=1)},
+        "lamm_cl.bench.speed": {"known": lambda *_: (SimpleNamespace(images=1.0, prompts=1.0, D=1), "2026-01-01")},
         "lamm_cl.learner.build": {"find": None},
         "lamm_cl.towers.devices": {"device": lambda wanted: "cpu"},
     }
@@ -75,4 +75,4 @@ if __name__ == "__main__":
 
     sys.modules.update(estimated())
     doors.train = played.train
-    sys.exit(main.main())
+    main.command()

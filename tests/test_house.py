@@ -15,8 +15,10 @@ NAMES = [str(path.relative_to(PACKAGE)) for path in FILES]
 # From the ground up: a file may import from its own wing and from those of the lines above it.
 WINGS = {
     "errors": "the one kind of mistake that people make",
+    "deferred": "packages that are imported on the way and not used",
     "extras": "packages that only some commands need",
     "files": "files that are whole or absent",
+    "leaving": "how a process ends",
     "seeds": "one for each purpose",
     "vision": "what must happen before torchvision is imported",
     "yaml_facts": "YAML without surprises",
@@ -44,7 +46,8 @@ NEVER = {  # wing -> what it may not even import on the way
     "towers": {"data", "mini"},
     "training": {"reports", "methods"},
 }
-WITHOUT_TORCH = ("errors", "extras", "files", "seeds", "yaml_facts", "config", "data", "results", "reports", "sweeping", "cli")
+WITHOUT_TORCH = ("errors", "deferred", "extras", "files", "leaving", "seeds", "yaml_facts", "config", "data", "results",
+                 "reports", "sweeping", "cli")  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:

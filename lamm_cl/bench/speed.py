@@ -1,16 +1,56 @@
-"""How fast images are encoded and prompts are learned here, measured in some seconds on random weights."""
+"""How fast images are encoded and prompts are learned here, measured in some seconds on random weights, and kept in the cache.
 
+    <cache>/speeds/<key>.json      what decides a speed (machine, architecture, precision, torch), the speed, and its date
+"""
+
+import hashlib
+import json
+import os
+import platform
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import UTC, date, datetime
+from pathlib import Path
 
 import torch
 
+from lamm_cl.files import read_regular, write_atomic
 from lamm_cl.sweeping.estimate import Speed
 from lamm_cl.towers.backbones import with_random_weights
 from lamm_cl.towers.clip import FrozenCLIP
 
 SUFFIX = 12  # tokens of a prompt behind the part that all prompts share
-SECONDS = 3  # for each of the two measurements
+SECONDS = 0.5  # for each of the two measurements, and at least one step
+DAYS = 30  # that a measured speed is believed
+
+
+def known(cache: Path, architecture: str, precision: str, device: str) -> tuple[Speed, date]:
+    """The speed of this machine, and the day it was measured: kept in the cache, measured now if it is not there or old."""
+    facts = {"machine": _machine(device), "architecture": architecture, "precision": precision, "torch": torch.__version__}
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    path, today = cache / "speeds" / f"{key}.json", datetime.now(UTC).date()
+    with suppress(OSError, ValueError, KeyError, TypeError):  # absent, or no such file
+        kept = json.loads(read_regular(path, 10**4))
+        measured, when = Speed(**kept["speed"]), date.fromisoformat(kept["date"])
+        if 0 <= (today - when).days < DAYS and min(measured.images, measured.prompts, measured.D) > 0:
+            return measured, when
+    measured = speed(architecture, precision, device)
+    with suppress(OSError):  # it is measured again next time
+        write_atomic(path, json.dumps(facts | {"speed": asdict(measured), "date": today.isoformat()}, indent=1) + "\n")
+    return measured, today
+
+
+def _machine(device: str) -> list[str]:
+    """What decides how fast it is: the GPU by its name, or the processor."""
+    if device.startswith("cuda"):
+        return [torch.cuda.get_device_name(device)]
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        if named := [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]:
+            return [named[0], str(len(named))]
+    return [platform.processor() or platform.machine(), str(os.cpu_count())]
 
 
 def speed(architecture: str, precision: str, device: str) -> Speed:

@@ -22,14 +22,15 @@ def _print_plan(runs: "list[Run]", todo: "list[Run]") -> None:
     scenario = runs[0].scenario
     backbone = f"{scenario.backbone.architecture} ({scenario.backbone.weights})"
     say(f"{scenario.name}: {len(runs)} runs, {len(runs) - len(todo)} finished, {len(todo)} to do; backbone {backbone}")
+    open_ones = {run.folder for run in todo}
     for run in runs:
-        say(f"  {'to do   ' if run in todo else 'finished'}  {run}  ->  {run.folder}")
+        say(f"  {'to do   ' if run.folder in open_ones else 'finished'}  {run}  ->  {run.folder}")
 
 
 def _print_estimate(todo: "list[Run]", args: argparse.Namespace, datasets: "Datasets") -> None:
-    """Images, time and disk, from a speed measured now on random weights of the scenario's architecture."""
+    """Images, time and disk, from a speed measured on random weights of the scenario's architecture, now or this month."""
     from lamm_cl.bench.counts import asked_by
-    from lamm_cl.bench.speed import speed
+    from lamm_cl.bench.speed import known
     from lamm_cl.config.schema import FEATURES, HUB
     from lamm_cl.sweeping.estimate import Sizes, work
     from lamm_cl.towers.devices import device
@@ -50,9 +51,9 @@ def _print_estimate(todo: "list[Run]", args: argparse.Namespace, datasets: "Data
         say("no estimate of time: the architecture is in the repository")
         return
     where = device(args.device)
-    measured = speed(backbone.architecture, backbone.precision, where)
+    measured, when = known(arguments.cache(args), backbone.architecture, backbone.precision, where)
     say(
-        f"measured here ({where}, one thread, {backbone.architecture} with random weights, {backbone.precision}): "
+        f"measured here on {when} ({where}, one thread, {backbone.architecture} with random weights, {backbone.precision}): "
         f"{measured.images:.1f} images/s, {measured.prompts:.1f} prompts/s forward and backward"
     )
     parts = [duration(seconds) for seconds in needed.seconds(measured)]

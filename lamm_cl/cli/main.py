@@ -20,6 +20,12 @@ from lamm_cl.cli import bench, cache, data, listing, packs, plan, predict, publi
 from lamm_cl.cli.screen import complain, say
 from lamm_cl.errors import UserError, did_you_mean
 from lamm_cl.files import refusal
+from lamm_cl.leaving import at_once
+
+
+def command() -> NoReturn:
+    """The program: one command, and out."""
+    at_once(main())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        return args.command(args)
+        status = args.command(args)
+        sys.stdout.flush()  # what cannot be written is told below
+        return status
     except UserError as error:
         complain(str(error))
         return 2

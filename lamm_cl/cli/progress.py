@@ -21,6 +21,7 @@ class _Progress:
         self.start = time.monotonic()
         self.done = self.failed = 0
         self.shares: dict[Path, float] = {}
+        self.sum = 0.0  # of the shares
         self.unpublished: Event | None = None
         self.told: set[str] = set()
 
@@ -46,7 +47,9 @@ class _Progress:
         ended = event.kind in ("finished", "failed")
         self.done += ended
         self.failed += event.kind == "failed"
-        self.shares[event.run.folder] = 1.0 if ended else event.share
+        share, folder = 1.0 if ended else event.share, event.run.folder
+        self.sum += share - self.shares.get(folder, 0.0)
+        self.shares[folder] = share
         self.show(event)
 
     def show(self, event: "Event") -> None:
@@ -57,7 +60,7 @@ class _Progress:
 
     @property
     def share(self) -> float:
-        return sum(self.shares.values()) / self.total
+        return self.sum / self.total
 
     def left(self) -> str:
         if self.share <= 0:

@@ -5,18 +5,17 @@ All that a person can have got wrong is looked at before the first run: names, f
 
 import argparse
 import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lamm_cl.cli import arguments, choice, dry_run
+from lamm_cl.cli import arguments, choice, dry_run, results
 from lamm_cl.cli.datasets import Datasets
 from lamm_cl.cli.progress import Bars, Lines
 from lamm_cl.cli.screen import complain, console, say
 from lamm_cl.errors import UserError
+from lamm_cl.files import refusal
 
 if TYPE_CHECKING:
     from lamm_cl.config.schema import Scenario
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
     from lamm_cl.sweeping.plan import Run
     from lamm_cl.sweeping.same import Made
 
-DERIVING = {"table": "tables", "plot": "figures (of many runs that takes minutes)", "report": "the page"}
+DERIVING = {"table": "tables", "plot": "figures", "report": "the page"}
+MANY = 1000  # runs whose figures are drawn when they are asked for
 LOGS = ("csv", "tensorboard", "wandb")
 
 
@@ -98,7 +98,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return dry_run.tell(runs, todo, args, datasets)
     try:
-        tidy([run for run in runs if run not in todo], doors.derived, say)
+        tidy([run for run in runs if run.folder in done], doors.derived, say, cache)
     except (UserError, OSError) as error:
         if not todo:
             raise
@@ -246,24 +246,46 @@ def _print_failures(failures: "list[Event]") -> int:
 
 
 def _derive(scenario: "Scenario", folder: Path, with_page: bool) -> int:
-    """Tables and figures from the records. In processes of their own: what trains and what draws share files only."""
+    """Tables and figures from the records, once and in this process: a new one would take longer to start than they take."""
     from lamm_cl.sweeping import locks
 
     at_once = "few-shot" if len(scenario.shots) > 1 else "ablation"  # one experience: nothing can degrade
     at_once = "domain-generalisation" if scenario.train_on else at_once
     kind = {1: at_once, "datasets": "chain"}.get(scenario.experiences, "degradation")
     commands = [["table", "--write", "--kind", kind], ["plot"], *([["report"]] if with_page else [])]
+    if "plot" in _left_to_ask_for(folder):
+        commands.remove(["plot"])
+    parser = argparse.ArgumentParser()
+    results.add(parser.add_subparsers())
 
     def write(lock: locks.Lock) -> int:
-        for command in commands:
-            say(f"writing {DERIVING[command[0]]}")
+        for words in commands:
+            say(f"writing {DERIVING[words[0]]}")
             lock.check()
-            done = subprocess.run([sys.executable, "-m", "lamm_cl", *command, str(folder)], check=False)
-            if done.returncode:
-                return done.returncode
+            args = parser.parse_args([*words, str(folder)])
+            try:
+                status = args.command(args)
+            except (UserError, OSError) as error:
+                if (told := refusal(error) if isinstance(error, OSError) else str(error)) is None:
+                    raise
+                complain(told)
+                return 2
+            if status:
+                return status
         return 0
 
-    return locks.under(folder, write, say)  # another process that ends now would write them too
+    status = locks.under(folder, write, say)  # another process that ends now would write them too
+    say(*_left_to_ask_for(folder).values())
+    return status
+
+
+def _left_to_ask_for(folder: Path) -> dict[str, str]:
+    """What nobody wants to wait for unasked -> a line that says how to ask."""
+    from lamm_cl.results.stored import stored
+
+    runs = len(stored(folder))
+    text = f"figures of {runs:,} runs take a while: 'lamm-cl plot {folder}' draws them"
+    return {"plot": text} if runs > MANY else {}
 
 
 def _derived_is_fresh(folder: Path) -> bool:
@@ -271,6 +293,8 @@ def _derived_is_fresh(folder: Path) -> bool:
     draws them now, or was killed while he did; the matrix is drawn last."""
     from lamm_cl.sweeping import locks
 
+    if _left_to_ask_for(folder):
+        return True
     figures = [f"figures/{stem}.{end}" for stem in ("forgetting_curves", "accuracy_matrix") for end in ("png", "pdf")]
     return not locks.is_held(folder) and all(_is_newer(folder / name, folder) for name in figures)
 

@@ -75,7 +75,7 @@ def run(scenario: str | Path, *, methods: Sequence[str] = (), datasets: Sequence
     of = Datasets(runs[0].scenario, root, kept)
     command.check_same(runs, done, of, kept, other_code=other_code, tell=tell)
     command.check_data(todo, of, tell=tell)
-    tidy([one for one in runs if one not in todo], doors.derived)
+    tidy([one for one in runs if one.folder in done], doors.derived, cache=kept)
     for name in dict.fromkeys(one.dataset for one in todo):
         of(name).fingerprint  # noqa: B018  its images are read here once, and not by every worker
     if todo:

@@ -260,6 +260,7 @@ def save_figure(figure: Figure, out_stem: Path) -> list[Path]:
     for extension, metadata in undated.items():
         content = io.BytesIO()
         figure.savefig(content, format=extension, metadata=metadata)
+        figure.set_layout_engine("none")  # things have found their places, in all formats the same
         paths.append(out_stem.with_name(f"{out_stem.name}.{extension}"))
         write_atomic(paths[-1], content.getvalue())
     return paths

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from lamm_cl.results.runs import Key
 
@@ -104,8 +104,8 @@ def t_interval(differences: Sequence[float], over: str = REPEATED[0]) -> Interva
     if same:
         return Interval(mean, mean, mean, float(abs(mean) < 1e-9), n, over)
     error = spread / np.sqrt(n)
-    half = float(stats.t.ppf((1 + COVERED) / 2, n - 1)) * error
-    return Interval(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, n - 1)), n, over)
+    half = float(stdtrit(n - 1, (1 + COVERED) / 2)) * error  # quantiles and tails of Student's t
+    return Interval(mean, mean - half, mean + half, float(2 * stdtr(n - 1, -abs(mean) / error)), n, over)
 
 
 def holm(p: Sequence[float]) -> np.ndarray:
@@ -124,6 +124,8 @@ def holm(p: Sequence[float]) -> np.ndarray:
 
 def ranks(scores: np.ndarray) -> Ranks:
     """Of (N, k) scores, more is better, N >= 2 datasets and k >= 3 methods; equal scores share the mean of their ranks."""
+    from scipy import stats  # half a second, for those who rank
+
     N, k = scores.shape
     average = stats.rankdata(-np.round(scores, 9), axis=1).mean(axis=0)
     tied = not np.ptp(average) and bool((np.ptp(scores, axis=1) < 1e-9).all())  # nothing differs anywhere: 0 / 0
@@ -133,6 +135,8 @@ def ranks(scores: np.ndarray) -> Ranks:
 
 def critical_difference(methods: int, datasets: int) -> float:
     """Nemenyi's, at 5 %: q / sqrt(2) times the standard error of a difference of average ranks (Demšar, section 3.2.2)."""
+    from scipy import stats
+
     q = float(stats.studentized_range.ppf(COVERED, methods, np.inf)) / np.sqrt(2)
     return q * float(np.sqrt(methods * (methods + 1) / (6 * datasets)))
 

@@ -70,11 +70,15 @@ def lost(results: Path, planned: Collection[RunKey] = ()) -> str:
     """What results/records.csv counts and no record beside it gives, in one line; "" if nothing: writing it anew would lose
     those counts. Where there are records, the `planned` runs are coming and count as there."""
     path = results / "records.csv"
-    counted = _counted(read_regular(path).decode(errors="replace")) if path.exists() else []
-    if not counted:
+    text = read_regular(path).decode(errors="replace") if path.exists() else ""
+    if not text:
         return ""
     records = records_in(results)  # after the counts: a process that works here adds to both, the records first
-    given = _counted(records_csv(records))
+    if (made := records_csv(records)) == text:
+        return ""
+    if not (counted := _counted(text)):
+        return ""
+    given = _counted(made)
     coming = {tuple(csv_text(str(each)) for each in key) for key in planned} if records else set()
     columns = [name for name in Row._fields if name in counted[0] and name not in ("correct", "total", "accuracy")]
     there = {tuple(row.get(name, "") for name in columns) for row in given}

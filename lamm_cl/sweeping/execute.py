@@ -17,6 +17,7 @@ from typing import Literal
 
 from lamm_cl.errors import UserError
 from lamm_cl.files import refusal, remove_leftovers, stay_within, write_atomic
+from lamm_cl.leaving import at_once
 from lamm_cl.results.predictions import PREDICTIONS
 from lamm_cl.sweeping import locks
 from lamm_cl.sweeping.plan import Progress, Run, check_folder, complete
@@ -292,4 +293,4 @@ def _work(pipe: Connection, settings: Settings, train: Train) -> None:
         while True:
             pipe.send(outcome(pipe.recv(), settings, train, pipe.send))
     except (EOFError, ConnectionError):
-        return
+        at_once(0)

@@ -6,7 +6,7 @@ records.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -125,7 +125,14 @@ def made(runs: Sequence[Run]) -> dict[Path, Record]:
     """Folder -> record of the finished runs. Raises UserError where a record is of another scenario or card than the run."""
     for folder in dict.fromkeys(run.folder.parents[3] for run in runs):
         check_folder(folder, runs[0].scenario)
-    records = ((run.folder, _record(run)) for run in runs)
+    known: dict[int, str] = {}  # of the scenario and the cards that thousands of runs share
+
+    def hash_of(model: Scenario | Card) -> str:
+        if id(model) not in known:
+            known[id(model)] = content_hash(model)
+        return known[id(model)]
+
+    records = ((run.folder, _record(run, hash_of)) for run in runs)
     return {folder: record for folder, record in records if record}
 
 
@@ -164,7 +171,7 @@ def complete(run: Run, predictions: bool = False) -> bool:
     return _record(run) is not None and (not predictions or are_there(run.folder))
 
 
-def _record(run: Run) -> Record | None:
+def _record(run: Run, hash_of: Callable[[Scenario | Card], str] = content_hash) -> Record | None:
     path = run.folder / "record.json"
     if not path.exists():
         return None
@@ -173,7 +180,7 @@ def _record(run: Run) -> Record | None:
     except UserError as error:
         raise UserError(f"{error}; delete the file to repeat this run") from None
     for kind, old, new in (("scenario", record.scenario, run.scenario), ("card", record.card, run.card)):
-        if old.get("hash") != content_hash(new):
+        if old.get("hash") != hash_of(new):
             theirs = from_record(type(new), old, f"{path}: {kind}")
             differs = difference(identity(theirs), identity(new)) or "hash: another version of lamm-cl"
             raise UserError(f"{path}: made with another {kind} ({differs}); choose another --results folder")

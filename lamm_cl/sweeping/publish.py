@@ -1,6 +1,9 @@
 """What follows from the records of a results folder, brought up to date as runs finish."""
 
+import hashlib
+import os
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -8,8 +11,9 @@ from pathlib import Path
 import yaml
 
 from lamm_cl.errors import UserError
-from lamm_cl.files import read_regular, remove_leftovers, uninterrupted, write_atomic
+from lamm_cl.files import PACKAGE, read_regular, remove_leftovers, uninterrupted, write_atomic
 from lamm_cl.results.csv import RunKey, lost
+from lamm_cl.results.remembered import Memory
 from lamm_cl.results.stored import check_writable
 from lamm_cl.sweeping import locks
 from lamm_cl.sweeping.plan import Run
@@ -51,20 +55,50 @@ def _write_derived(folder: Path, contents: dict[str, str], lock: locks.Lock) -> 
         write_atomic(folder / name, content, within=folder)
 
 
-def tidy(finished: Sequence[Run], derived: Derived, tell: locks.Tell = lambda text: None) -> None:
-    """What a kill between a run's record and its end left behind is removed, records.csv and tables brought up to date."""
+def tidy(finished: Sequence[Run], derived: Derived, tell: locks.Tell = lambda text: None, cache: Path | None = None) -> None:
+    """What a kill between a run's record and its end left behind is removed, records.csv and tables brought up to date.
+
+    cache: where it is noted that a folder was up to date. As long as no file there is another, nothing is computed again.
+    """
     for run in finished:
-        shutil.rmtree(run.folder / "state", ignore_errors=True)
+        if (run.folder / "state").exists():
+            shutil.rmtree(run.folder / "state", ignore_errors=True)
         with suppress(OSError):
             (run.folder / "traceback.txt").unlink(missing_ok=True)
     for folder, run in {run.folder.parents[3]: run for run in finished}.items():
+        note = cache and _note_of(folder, cache)
+        if note and _is(note, _facts(folder)):
+            continue
         wanted = derived(folder)
         if not all(_is(folder / name, content) for name, content in wanted.items()):
             publish(run, derived, tell)
+        if note and (facts := _facts(folder)):
+            with suppress(OSError):
+                write_atomic(note, facts)
+
+
+def _note_of(folder: Path, cache: Path) -> Path:
+    return cache / "derived" / hashlib.sha256(os.path.realpath(folder).encode()).hexdigest()[:32]
+
+
+def _facts(folder: Path) -> str:
+    """What would be another if a record or what follows from it were: names, sizes, times and places of the files, and of
+    the code that makes tables. "" while a file is so new that its time could stay the same when it changes again."""
+    paths = [*folder.glob("runs/*/*/*/record.json"), folder / "records.csv", *folder.glob("tables/*")]
+    paths += [path for wing in ("reports", "results") for path in (PACKAGE / wing).glob("*.py")]
+    lines, newest = [], 0
+    for path in sorted(paths):
+        try:
+            at = path.stat()
+        except OSError:
+            return ""
+        lines.append(f"{path} {at.st_size} {at.st_mtime_ns} {at.st_ctime_ns} {at.st_ino} {at.st_dev}")
+        newest = max(newest, at.st_mtime_ns, at.st_ctime_ns)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest() if time.time() - newest / 1e9 > Memory.TICK else ""
 
 
 def _is(path: Path, content: str) -> bool:
     try:
-        return read_regular(path) == content.encode()
+        return bool(content) and read_regular(path) == content.encode()
     except OSError:  # absent, or something else in its place
         return False
