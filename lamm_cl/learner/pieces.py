@@ -257,8 +257,6 @@ class Tower(Piece, Additions):
 class Memory(Piece):
     """Which old samples join an experience: ids, never pixels."""
 
-    counted = False
-
     def samples(self, e: Experience) -> Tensor:
         """-> positions in the training split (m,) of samples of earlier experiences."""
         return torch.empty(0, dtype=torch.int64)

@@ -25,7 +25,7 @@ BATCH = 64
 
 class DER(Exemplars):
     def __init__(self, *, alpha: Weight, beta: Weight, per_class: Many | None = None, total: Many | None = None,
-                 choose: Literal["herding", "random"] = "random"):  # fmt: skip
+                 choose: Literal["herding", "random", "reservoir"] = "random"):  # fmt: skip
         super().__init__(per_class=per_class, total=total, choose=choose)
         self.weights = {"dark": alpha, "replay": beta}
         self.frozen: Frozen | None = None  # of the experience being learned

@@ -16,9 +16,11 @@ from lamm_cl.training.sources import Sources
 def work_of(model: Learner, sources: Sources, lengths: list[Length], augmented: bool) -> dict[str, int] | None:
     """lengths: of every experience's training;  augmented: whether every epoch has a view of its own.
 
-    None where there are no towers, so that nothing passes through them, and where a piece takes passes that nobody counts.
+    None where there are no towers, so that nothing passes through them, and where passes are not counted: those that a piece
+    takes beside the steps, and those of a memory's images in steps that run a tower.
     """
-    if not isinstance(model.clip, FrozenCLIP) or not all(piece.counted for piece in model.pieces):
+    longer = model.memory is not None and (model.needs_pixels or learns_texts(model))
+    if not isinstance(model.clip, FrozenCLIP) or longer or not all(piece.counted for piece in model.pieces):
         return None
     parts, T = sources.parts, len(lengths)
     images, steps = [round(length.images) for length in lengths], [length.steps for length in lengths]
@@ -35,11 +37,16 @@ def work_of(model: Learner, sources: Sources, lengths: list[Length], augmented: 
     return {"images encoded": encoded, "prompts forward": forward, "prompts backward": backward, "multiply-adds": adds}
 
 
+def learns_texts(model: Learner) -> bool:
+    parameters = any(True for piece in (model.context, model.labels) for _ in piece.parameters())
+    return parameters or any(piece.moves_text for piece in model.pieces)
+
+
 def prompts(model: Learner, images: list[int], steps: list[int], tests: int) -> tuple[int, int]:
     """Forward and backward."""
     C, T = len(model.classes), len(images)
     moving = any(piece.moves_text for piece in model.pieces)
-    if not (moving or any(True for piece in (model.context, model.labels) for _ in piece.parameters())):
+    if not learns_texts(model):
         return C, 0
     forward = backward = 0
     for i, classes in enumerate(model.experiences):
