@@ -289,6 +289,15 @@ def test_a_scenario_that_extends_another_is_the_one_that_says_all_of_it(tmp_path
     assert "resize" not in extended.model_dump(mode="json")["backbone"] and "classes" not in extended.model_dump(mode="json")
 
 
+def test_several_orders_take_the_place_of_the_one_that_is_extended(tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: demo-5\nname: mine\norders: [{seed: 1}, {seed: 2}]\n")
+    (tmp_path / "one.yaml").write_text("extends: mine.yaml\nname: one\norder: reversed\n")
+
+    several, one = load_scenario(tmp_path / "mine.yaml"), load_scenario(tmp_path / "one.yaml")
+
+    assert (len(several.orders), several.order, one.orders, one.order) == (2, "dataset", (), "reversed")
+
+
 @pytest.mark.parametrize(
     "content, said",
     [

@@ -44,7 +44,8 @@ def load_scenario(name_or_path: str | Path, library: Library = NONE) -> Scenario
 def _extended(path: Path, label: str, below: tuple[Path, ...], library: Library) -> dict[str, Any]:
     """The fields of a scenario file: its own, and those that it leaves out of the one that it extends, whole fields each.
 
-    A name says what is measured and a description what is special, so both are a scenario's own.
+    A name says what is measured and a description what is special, so both are a scenario's own.  One order takes the place of
+    several, and several that of one.
     """
     if path in below:
         raise UserError(f"{label}: extends: the scenario extends itself")
@@ -61,7 +62,8 @@ def _extended(path: Path, label: str, below: tuple[Path, ...], library: Library)
     except UserError as error:
         raise UserError(f"{label}: extends: {error}") from None
     inherited = _extended(found, its, (*below, path), library)
-    return {key: value for key, value in inherited.items() if key not in ("name", "description")} | data
+    own = {"name", "description"} | {other for one, other in (("order", "orders"), ("orders", "order")) if one in data}
+    return {key: value for key, value in inherited.items() if key not in own} | data
 
 
 def load_card(key_or_path: str | Path, library: Library = NONE) -> Card:
