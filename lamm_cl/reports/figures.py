@@ -219,7 +219,7 @@ def plot_matrix(
         for row, cells in zip(grid, values, strict=True):
             for axes, each in zip(row, cells, strict=True):
                 image = draw_matrix(axes, T, each, scale, size / T)
-        for dataset, axes in zip(datasets, grid[-1], strict=True):
+        for dataset, axes in ((d, axes) for row in grid for d, axes in zip(datasets, row, strict=True)):
             if sets := _sets(compared, dataset):
                 axes.set_xticks(range(len(sets)), [shortened(each) for each in sets], rotation=40, ha="right")
         figure.supxlabel("set tested", fontsize=STYLE["axes.labelsize"])
