@@ -93,7 +93,7 @@ class Played:
                 losses.append(total.item())
                 rates.append(learning_rate(training, epoch))
                 grads.append({name: p.grad.clone() for name, p in self.parameters.items()})
-                set_rate(adam, rates[-1])
+                set_rate(adam, epoch)
                 adam.step()
                 values.append(self.values())
             model.after_epoch(epoch, training.epochs)
