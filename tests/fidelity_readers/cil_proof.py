@@ -55,14 +55,14 @@ class Masks:
 def proof(case: dict, cases: dict) -> dict:
     world, hyper, found, accuracy = World(case, cases["salt"]), case["hyper"], {}, []
     size = {"per_class": hyper["memory_per_class"]} if hyper["fixed_memory"] else {"total": hyper["memory_size"]}
-    card = Card(key="case", name="case", paper="-", label_space="seen", trainable="", provenance={},
-                memory={"use": "exemplars.Exemplars", "choose": "herding", **size},
-                head={"use": "proof.Released", "contexts": 3, "dropout": hyper["dropout"],
-                      "together": world.given["batch"]})  # fmt: skip
     kind = {"sgd": {"optimizer": "sgd", "momentum": 0.9}, "adam": {"optimizer": "adamw"}}[hyper["optimizer"]]
     training = Training(epochs=hyper["tuned_epoch"], batch=world.given["batch"], lr=hyper["init_lr"], augmentation="none",
                         weight_decay=hyper["weight_decay"], schedule={"use": "annealing", "floor": float(hyper["min_lr"])},
                         **kind)  # fmt: skip
+    card = Card(key="case", name="case", paper="-", label_space="seen", trainable="", provenance={}, training=training,
+                memory={"use": "exemplars.Exemplars", "choose": "herding", **size},
+                head={"use": "proof.Released", "contexts": 3, "dropout": hyper["dropout"],
+                      "together": world.given["batch"]})  # fmt: skip
     model = learner_of(world, card, Tower(world), world.raw_texts(hyper["templates"]))
     head = model.head
     masks = Masks(world, head.attention)
