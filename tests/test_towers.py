@@ -4,6 +4,7 @@ import pytest
 import torch
 from generated import TINY, images, open_clip_model, tiny_clip
 
+from lamm_cl.config.cards import load_card
 from lamm_cl.config.schema import Card
 from lamm_cl.errors import UserError
 from lamm_cl.learner.build import build
@@ -21,6 +22,7 @@ def card(context: dict, labels: dict | None = None, loss: dict | None = None) ->
         context=context,
         labels=labels or {"use": "lamm.Names"},
         loss=loss,
+        training=loss and load_card("coop").training,
         trainable="",
         provenance={},
     )
