@@ -37,7 +37,7 @@ class Deferred(ModuleType):
     """A module that was found and not run. A name that it does not have yet runs it; a star takes nothing."""
 
     def __getattr__(self, name: str) -> object:
-        if name.startswith("__"):  # what Python itself asks of any module: no reason to run one
+        if name.startswith("__") and name != "__version__":  # what Python itself asks of any module: no reason to run one
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         run(self)
         return getattr(self, name)

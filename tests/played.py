@@ -57,11 +57,8 @@ def train(run, settings, progress):
 
 def estimated() -> dict[str, ModuleType]:
     """The rooms that a dry run asks, played: a sweep of no cost, measured in no time."""
-    cost = SimpleNamespace(encoded=7, prompted=0, prompts=0, seconds=lambda speed: (0, 0, 0))
     names = {
-        "lamm_cl.sweeping.estimate": {"Sizes": lambda *counts: counts, "work": lambda *_: cost},
         "lamm_cl.bench.speed": {"known": lambda *_: (SimpleNamespace(images=1.0, prompts=1.0, D=1), "2026-01-01")},
-        "lamm_cl.learner.build": {"find": None},
         "lamm_cl.towers.devices": {"device": lambda wanted: "cpu"},
     }
     rooms = {name: ModuleType(name) for name in names}

@@ -57,8 +57,8 @@ def computed(key: str, names: list[str], precision: str, released: bool) -> dict
 
 
 LONG = ("coop-16", "zero-shot-", "prograd", "promptsrc")  # contexts or references that leave no room for the longest name
-READ = [  # a head of its own has nothing that the yardstick would slow, and the yardstick's texts know no additions
-    key for key in card_names() if not (load_card(key).head or load_card(key).tower)
+READ = [  # a head of its own has nothing that the yardstick would slow, its texts know no additions, and nothing is remembered
+    key for key in card_names() if not (load_card(key).head or load_card(key).tower or load_card(key).memory)
 ]
 CASES = [(key, names) for key in READ for names in NAMES if not (names == LONGEST and key.startswith(LONG))]
 
