@@ -70,6 +70,8 @@ def estimated() -> dict[str, ModuleType]:
 if __name__ == "__main__":
     import played  # the module that workers import, not __main__
 
+    if "PLAYED_WITHOUT_FIGURES" in os.environ:  # they take longer than all the rest
+        main.run.MANY = -1
     sys.modules.update(estimated())
     doors.train = played.train
     main.command()

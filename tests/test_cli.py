@@ -33,9 +33,10 @@ def environment(cache):
 def lamm_cl(tmp_path, environment):
     """Call lamm-cl in an empty folder -> the finished process."""
 
-    def call(*words):
+    def call(*words, figures=False):
         command = [sys.executable, PLAYED, *map(str, words)]
-        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+        facts = environment if figures else environment | {"PLAYED_WITHOUT_FIGURES": "yes"}
+        return subprocess.run(command, cwd=tmp_path, env=facts, capture_output=True, text=True, timeout=120)
 
     return call
 
@@ -108,7 +109,7 @@ def test_show_prints_settings_sources_departures_and_published_numbers(lamm_cl):
 
 
 def test_a_run_ends_with_the_table_on_the_screen_and_all_files_of_the_results(lamm_cl, tmp_path):
-    process = lamm_cl(*run_words(seeds=[1, 2], methods=["coop", "lamm"]))
+    process = lamm_cl(*run_words(seeds=[1, 2], methods=["coop", "lamm"]), figures=True)
 
     assert process.returncode == 0, process.stderr
     assert (
@@ -137,26 +138,37 @@ def test_plain_output_tells_how_much_is_done_and_what_is_left(lamm_cl):
 
 
 def test_running_again_does_nothing_and_says_so(lamm_cl, tmp_path):
-    lamm_cl(*run_words())
+    lamm_cl(*run_words(), figures=True)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*")}
 
-    process = lamm_cl(*run_words())
+    process = lamm_cl(*run_words(), figures=True)
 
     assert (process.returncode, process.stdout) == (0, "nothing to do: all 1 runs are finished\n")
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*")} == before
 
 
 def test_figures_that_a_kill_cut_off_are_drawn_by_the_next_call(lamm_cl, tmp_path):
-    lamm_cl(*run_words())
+    lamm_cl(*run_words(), figures=True)
     folder = tmp_path / "results/demo"
     (folder / "lock").mkdir()
     (folder / "lock/elsewhere.0.1.token").touch()
     os.utime(folder / "lock/elsewhere.0.1.token", (0, 0))
     (folder / "figures/incremental_curves.png").unlink()
 
-    lamm_cl(*run_words())
+    lamm_cl(*run_words(), figures=True)
 
     assert (folder / "figures/incremental_curves.png").exists() and not (folder / "lock").exists()
+
+
+def test_figures_of_very_many_runs_are_drawn_when_they_are_asked_for(lamm_cl, tmp_path):
+    """Played: a limit of none."""
+    first = lamm_cl(*run_words())
+    again = lamm_cl(*run_words())
+
+    line = "figures of 1 runs take a while: 'lamm-cl plot results/demo' draws them"
+    assert (first.returncode, again.stdout) == (0, "nothing to do: all 1 runs are finished\n")
+    assert first.stdout.splitlines()[-1] == line and not (tmp_path / "results/demo/figures").exists()
+    assert (tmp_path / "results/demo/tables/degradation.csv").exists()
 
 
 def test_a_dry_run_prints_the_plan_and_writes_nothing(lamm_cl, tmp_path):

@@ -13,6 +13,7 @@ from lamm_cl.reports.derived import derived_files
 from lamm_cl.results import remembered
 from lamm_cl.results.runs import records_in
 from lamm_cl.sweeping.execute import EVERY, SHARE, Settings, execute
+from lamm_cl.sweeping.publish import tidy
 
 
 @pytest.fixture
@@ -75,6 +76,44 @@ def test_an_interrupted_sweep_leaves_reports_of_what_is_finished(demo, tmp_path)
         done(planned(demo, tmp_path, seeds=[1, 2, 3]), tmp_path, Clock(), interrupt)
 
     assert all((tmp_path / "demo" / name).read_text() == text for name, text in derived_files(tmp_path / "demo").items())
+
+
+def test_what_was_found_up_to_date_is_not_computed_again_before_a_file_there_is_another(demo, tmp_path, monkeypatch):
+    monkeypatch.setattr(remembered.Memory, "TICK", 0.0)
+    runs, asked = planned(demo, tmp_path, seeds=[1, 2]), []
+    done(runs, tmp_path, Clock())
+    whole, table = bytes_below(tmp_path / "demo"), tmp_path / "demo/tables/degradation.md"
+
+    def derived(folder):
+        asked.append(folder)
+        return doors.derived(folder)
+
+    for _ in range(3):
+        tidy(runs, derived, cache=tmp_path / "cache")
+    assert len(asked) == 1
+
+    table.write_text(table.read_text().replace("CoOp", "CoOP"))
+    tidy(runs, derived, cache=tmp_path / "cache")
+    assert bytes_below(tmp_path / "demo") == whole  # made good, as without a note
+    asked.clear()
+    for path in (table, runs[0].folder / "record.json"):
+        tidy(runs, derived, cache=tmp_path / "cache")
+        assert asked == []
+        path.write_bytes(path.read_bytes())  # the same, but who knows
+        tidy(runs, derived, cache=tmp_path / "cache")
+        assert len(asked) == 1
+        asked.clear()
+
+
+def test_a_file_that_changed_this_very_moment_is_not_noted_as_up_to_date(demo, tmp_path, monkeypatch):
+    monkeypatch.setattr(remembered.Memory, "TICK", 3600.0)
+    runs, asked = planned(demo, tmp_path, seeds=[1]), []
+    done(runs, tmp_path, Clock())
+
+    for _ in range(2):
+        tidy(runs, lambda folder: asked.append(folder) or doors.derived(folder), cache=tmp_path / "cache")
+
+    assert len(asked) == 2 and not (tmp_path / "cache/derived").exists()
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
