@@ -13,6 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from types import ModuleType
 
 COMPILER = "torch._dynamo"
@@ -37,7 +38,9 @@ class Deferred(ModuleType):
     """A module that was found and not run. A name that it does not have yet runs it; a star takes nothing."""
 
     def __getattr__(self, name: str) -> object:
-        if name.startswith("__") and name != "__version__":  # what Python itself asks of any module: no reason to run one
+        if name == "__version__":
+            return metadata.version(self.__name__)
+        if name.startswith("__"):  # what Python itself asks of any module: no reason to run one
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         run(self)
         return getattr(self, name)

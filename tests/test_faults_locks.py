@@ -258,18 +258,26 @@ def test_a_process_suspended_anywhere_in_publishing_never_brings_older_tables_ba
 
 
 def test_figures_drawn_under_a_lost_lock_are_drawn_again(tmp_path, monkeypatch):
-    from lamm_cl.cli import run
+    from lamm_cl.cli import results, run
 
     drawn = []
 
-    def draw(command, **_):
+    def add(commands):
+        for name in ("table", "plot"):
+            command = commands.add_parser(name)
+            command.add_argument("words", nargs="*")
+            command.add_argument("--write", action="store_true")
+            command.add_argument("--kind")
+            command.set_defaults(command=lambda args, name=name: draw(name))
+
+    def draw(name: str) -> int:
         if not drawn:
             [owner] = (tmp_path / "lock").iterdir()
             owner.unlink()
-        drawn.append(command[3])
-        return subprocess.CompletedProcess(command, 0)
+        drawn.append(name)
+        return 0
 
-    monkeypatch.setattr(run.subprocess, "run", draw)
+    monkeypatch.setattr(results, "add", add)
     assert run._derive(load_scenario("demo"), tmp_path, with_page=False) == 0
 
     assert drawn == ["table", "table", "plot"]

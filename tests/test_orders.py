@@ -131,7 +131,7 @@ def test_tables_and_figures_of_several_orders_are_made(finished, tmp_path):
     written = {path.name for path in (results / "tables").iterdir()}
     assert {"incremental_std.csv", "incremental_std_orders.csv", "degradation_per_dataset_std_orders.csv"} <= written
     for draw, stem in figures.FIGURES.values():
-        if stem not in ("few_shot", "critical_difference", "class_drops", "confusion"):
+        if stem not in ("few_shot", "critical_difference", "class_drops", "confusion_matrix"):
             assert len(draw([results], tmp_path / stem)) == 3
     assert {"order", "seed"} <= set(of_records(records_in(results)).columns)
 
