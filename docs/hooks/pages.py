@@ -252,6 +252,17 @@ def measured(key: str) -> tuple[str, str, str]:
     return where, _degradation(where, key) if where else "", kept
 
 
+def prompt_learners() -> str:
+    """The README's table: a row for each prompt learner of demo-prompts."""
+    rows = []
+    for key in load_scenario("demo-prompts").methods:
+        card = load_card(key)
+        source = re.sub(r"^https://github.com/|,? commit|\(.*\)$", "", card.repository or "").split()
+        rows.append((card.name, re.split(r" \(|: ", card.trainable)[0], f"{_kept('demo-prompts')[key]:.1f}",
+                     _degradation("demo-prompts", key).replace("-", "−"), f"{short_paper(card.paper)}; {' '.join(source)}"))  # fmt: skip
+    return _table(("method", "trainable at ViT-B/16", "kept (KiB)", "degradation", "source"), rows)
+
+
 def _shipped(key: str) -> Iterator[tuple[str, str]]:
     for folder in sorted(path for path in REFERENCE.iterdir() if path.is_dir()):
         if found := _degradation(folder.name, key):
