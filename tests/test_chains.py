@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import layouts
 import numpy as np
@@ -359,6 +360,7 @@ def test_a_chain_whose_images_changed_is_told(here, tmp_path):
 
 # --- what is shipped
 
+SHIPPED = Path(__file__).parent.parent / "results/reference/demo-chain"
 MTIL = ["FGVCAircraft", "Caltech101", "CIFAR-100", "DTD", "EuroSAT", "Flowers102", "Food101", "MNIST", "OxfordPets",
         "StanfordCars", "SUN397"]  # fmt: skip
 SECOND = ["StanfordCars", "Food101", "MNIST", "OxfordPets", "Flowers102", "SUN397", "FGVCAircraft", "Caltech101", "DTD",
@@ -376,3 +378,13 @@ def test_the_papers_chains_are_read_from_miniatures_and_arrive_in_the_papers_ord
     assert load_scenario("xtail").names == (" + ".join(name for name in MTIL if name != "CIFAR-100"),)
     assert sum(catalogue.info(name).classes for name in MTIL if name != "CIFAR-100") == 1100  # X-TAIL's
     assert len({part.template for part in whole.parts}) == 8 and whole.train.images[0] != whole.train.images[-1]
+
+
+def test_a_part_of_the_demo_chain_gives_the_shipped_accuracies(here):
+    """Which datasets stand beside one decides nothing in its own label space before anything is learned."""
+    shipped = lamm_cl.table(SHIPPED, "chain").xs(("own", "Last", "zero-shot"), level=(1, 2, 3))
+
+    (done,) = lamm_cl.run("demo-chain", datasets=["digits+species"], methods=["zero-shot"], seeds=[1], results="part")
+
+    assert done.dataset.chain == ChainFacts(("digits", "species"), (10, 20))
+    assert done.accuracy("own")[-1].tolist() == pytest.approx(shipped[["digits", "species"]].iloc[0].tolist())
