@@ -257,9 +257,9 @@ def prompt_learners() -> str:
     rows = []
     for key in load_scenario("demo-prompts").methods:
         card = load_card(key)
-        source = re.sub(r"^https://github.com/|,? commit|\(.*\)$", "", card.repository or "").split()
-        rows.append((card.name, re.split(r" \(|: ", card.trainable)[0], f"{_kept('demo-prompts')[key]:.1f}",
-                     _degradation("demo-prompts", key).replace("-", "−"), f"{short_paper(card.paper)}; {' '.join(source)}"))  # fmt: skip
+        source = " ".join(re.sub(r"^https://github.com/|,? commit|\(.*\)$", "", card.repository or "").split())
+        numbers = f"{_kept('demo-prompts')[key]:.1f}", _degradation("demo-prompts", key).replace("-", "−")
+        rows.append((card.name, re.split(r" \(|: ", card.trainable)[0], *numbers, f"{short_paper(card.paper)}; {source}"))
     return _table(("method", "trainable at ViT-B/16", "kept (KiB)", "degradation", "source"), rows)
 
 
