@@ -57,11 +57,10 @@ class MoEAdapters(Tower):
         return True
 
     def beside(self, where: Where, x: Tensor, first: Tensor) -> Tensor:
-        """A dropout mask for each expert."""
         at, gates = key(where), self.gates(where, first)
         found = 0
         for e, (down, up) in enumerate(zip(self.down[at], self.up[at])):
-            found = found + gates[:, e, None, None].to(x) * up(F.dropout(F.relu(down(x)), self.dropout, self.training))
+            found = found + gates[:, e, None, None].to(x) * up(self.dropped(where, e, F.relu(down(x))))
         return self.scale * found
 
     def gates(self, where: Where, first: Tensor) -> Tensor:
@@ -75,6 +74,10 @@ class MoEAdapters(Tower):
     def noise(self, where: Where, n: int) -> Tensor | None:
         """(n, experts)."""
         return torch.randn(n, self.R[key(where)].shape[1]) if self.training else None
+
+    def dropped(self, where: Where, expert: int, h: Tensor) -> Tensor:
+        """An expert's bottleneck (N, L, m) under a mask of its own."""
+        return F.dropout(h, self.dropout, self.training)
 
 
 class Noisy(MoEAdapters):
