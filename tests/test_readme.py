@@ -39,11 +39,12 @@ def test_a_newcomer_reads_the_readme_in_five_minutes():
     assert len(" ".join(line for line in lines if not line.startswith("|")).split()) <= 1250
 
 
-def test_the_readmes_table_of_prompt_learners_is_that_of_the_shipped_results(monkeypatch):
+def test_the_readmes_comparisons_are_those_of_the_shipped_results(monkeypatch):
     monkeypatch.syspath_prepend(manual.TOP / "docs" / "hooks")
     import pages
 
-    assert pages.prompt_learners() in (manual.TOP / "README.md").read_text()
+    for table in (pages.class_incremental(), pages.prompt_learners()):
+        assert table in (manual.TOP / "README.md").read_text()
 
 
 def test_the_map_names_every_wing():

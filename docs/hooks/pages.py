@@ -252,6 +252,17 @@ def measured(key: str) -> tuple[str, str, str]:
     return where, _degradation(where, key) if where else "", kept
 
 
+def class_incremental() -> str:
+    """The README's main comparison: a row for each method of field-demo, averages over its worlds where all classes so far compete."""
+    found = {(row["label space"], row["method"]): row for row in _rows("field-demo", "incremental") if row["dataset"] == "average"}
+    rows = []
+    for key in load_scenario("field-demo").methods:
+        joint, own, at_once = (found.get(where, {}) for where in (("joint", key), ("own", key), ("joint", f"{key}@joint")))
+        numbers = [joint["average incremental"], joint["last"], joint["forgetting"], at_once.get("last", "–"), own["last"]]
+        rows.append((load_card(key).name, *numbers, f"{_kept('field-demo')[key]:,.1f}"))
+    return _table(("method", "average incremental", "last", "forgetting", "all at once", "last, own", "kept (KiB)"), rows)
+
+
 def prompt_learners() -> str:
     """The README's table: a row for each prompt learner of demo-prompts."""
     rows = []
