@@ -20,7 +20,7 @@ from lamm_cl.data.images import defect, open_image
 from lamm_cl.errors import UserError
 from lamm_cl.reports.derived import derived_files
 from lamm_cl.sweeping import verify
-from lamm_cl.sweeping.plan import finished, plan, unfinished
+from lamm_cl.sweeping.plan import complete, plan, unfinished
 from lamm_cl.training import bank, state
 
 NO_FILE = sorted(set(THINGS) - {"folder", "dangling"})
@@ -81,7 +81,7 @@ def test_a_run_whose_record_is_no_file_is_told_and_the_file_named(tmp_path, thin
     put(thing, run.folder / "record.json")
 
     with soon(5), pytest.raises(UserError, match=r"record.json: .*; delete the file to repeat this run") as caught:
-        finished(run)
+        complete(run)
     assert ": None" not in str(caught.value)
 
 

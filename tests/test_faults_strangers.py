@@ -290,7 +290,7 @@ BAD = [tar(**{"../x": b"x"}), tar(**{"else/x": b"x"}), tar(**{"a": b"1", "a/b": 
        tar(**{"dtd/images/x": b"x" * 9000})[:-40]]  # fmt: skip
 
 
-@pytest.mark.parametrize("content", BAD)
+@pytest.mark.parametrize("content", BAD, ids=["above", "beside", "a file as a folder", "none", "cut off"])
 def test_an_archive_that_is_refused_is_not_kept(server, tmp_path, monkeypatch, content):
     Liar.body, Liar.headers_sent = content, {"Content-Length": str(len(content))}
     monkeypatch.setitem(ARCHIVES, "DTD", [Archive(server, md5(content).hexdigest(), "dtd/images")])

@@ -253,8 +253,9 @@ def measured(key: str) -> tuple[str, str, str]:
 
 
 def class_incremental() -> str:
-    """The README's main comparison: a row for each method of field-demo, averages over its worlds where all classes so far compete."""
-    found = {(row["label space"], row["method"]): row for row in _rows("field-demo", "incremental") if row["dataset"] == "average"}
+    """The README's main comparison: a row for each method of field-demo, means over its worlds where all classes compete."""
+    means = (row for row in _rows("field-demo", "incremental") if row["dataset"] == "average")
+    found = {(row["label space"], row["method"]): row for row in means}
     rows = []
     for key in load_scenario("field-demo").methods:
         joint, own, at_once = (found.get(where, {}) for where in (("joint", key), ("own", key), ("joint", f"{key}@joint")))
