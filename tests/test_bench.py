@@ -10,7 +10,7 @@ from generated import TINY, frozen_clip, images
 from lamm_cl.bench import heads, workloads
 from lamm_cl.bench.yardstick import Plain, as_released
 from lamm_cl.cli import main
-from lamm_cl.config.cards import card_names, load_card, resolve
+from lamm_cl.config.cards import card_names, load_card, load_scenario, resolve
 from lamm_cl.learner.build import build
 from lamm_cl.learner.shown import Images
 
@@ -102,6 +102,9 @@ def test_bench_prints_a_table_and_writes_an_entry_for_every_target(tmp_path, cap
     monkeypatch.setattr(workloads, "COUNTS", (2, 3))
     monkeypatch.setattr(workloads, "METHODS", ("zero-shot", "lamm"))
     monkeypatch.setattr(workloads, "EXPERIENCES", 4)
+    demo = load_scenario("demo")
+    quick = demo.model_copy(update={"overrides": demo.overrides | {"lamm": {"training": {"epochs": 2, "warmup": None}}}})
+    monkeypatch.setattr(workloads, "load_scenario", lambda name: quick)
     for name, small in {"CLASSES": 20, "IMAGES": 120, "EXPERIENCES": 5, "M": 300, "STREAMED": 20}.items():
         monkeypatch.setattr(heads, name, small)
     path = tmp_path / "speed.json"

@@ -24,14 +24,14 @@ class Memory:
 
     def read(self, path: Path) -> Record:
         """As `read_record`."""
-        name, facts = os.path.abspath(path), _facts_of(path)
+        name, facts = os.path.abspath(path), facts_of(path)
         known = self.known.get(name)
         if known and known[0] == facts:
             return known[1]
         record = read_record(path)
         self._forget(name)
         # Facts of before the reading: what was written since has others. Without facts there was no file a moment ago.
-        if facts and abs(time.time() - max(facts[:2]) / 1e9) > self.TICK:
+        if tell_apart(facts):
             self.known[name] = facts, record
             self.held += facts[2]
             while self.held > self.LARGEST:
@@ -43,7 +43,12 @@ class Memory:
             self.held -= known[0][2]
 
 
-def _facts_of(path: Path) -> tuple[int, ...]:
+def tell_apart(facts: tuple[int, ...]) -> bool:
+    """Whether a file that changes again is sure to get others: not within one tick of a clock."""
+    return bool(facts) and abs(time.time() - max(facts[:2]) / 1e9) > Memory.TICK
+
+
+def facts_of(path: Path) -> tuple[int, ...]:
     """Times in ns, size, inode and device; () where nothing can be asked."""
     try:
         facts = os.stat(path)

@@ -8,6 +8,7 @@ records.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from lamm_cl.data import catalogue, measured
 from lamm_cl.errors import UserError
 from lamm_cl.results.predictions import are_there
 from lamm_cl.results.record import Record, bound_of, order_name, run_name
-from lamm_cl.results.remembered import remembered
+from lamm_cl.results.remembered import facts_of, remembered, tell_apart
 
 LONGEST = 255  # bytes of a folder's name
 Order = str | OrderSeed | tuple[str | int, ...]
@@ -160,10 +161,18 @@ def check_folder(folder: Path, scenario: Scenario) -> None:
     path = folder / "scenario.yaml"
     if not path.exists():
         return
-    theirs = from_record(Scenario, yaml_facts.read(path), str(path))
-    differs = difference(identity(theirs), identity(scenario))
+    facts = facts_of(path)
+    theirs = (_known_identity if tell_apart(facts) else _identity_in)(path, facts)
+    differs = difference(theirs, identity(scenario))
     if differs:
         raise UserError(f"{path}: made with another scenario ({differs}); choose another --results folder")
+
+
+def _identity_in(path: Path, facts: tuple[int, ...]) -> dict[str, Any]:
+    return identity(from_record(Scenario, yaml_facts.read(path), str(path)))
+
+
+_known_identity = lru_cache(maxsize=8)(_identity_in)  # of a file with these facts: every run asks, and YAML is slow
 
 
 def complete(run: Run, predictions: bool = False) -> bool:
