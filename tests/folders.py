@@ -32,6 +32,7 @@ from lamm_cl.sweeping.plan import Run, plan
 DATASETS, METHODS = ["digits", "species"], ["zero-shot", "coop", "lamm", "maple", "cocoop"]
 COMMANDS = {
     "nothing to do": ["run", "SCENARIO", "--results", "RESULTS", "--cache", "CACHE"],
+    "the same again": ["run", "SCENARIO", "--results", "RESULTS", "--cache", "CACHE"],
     "table": ["table", "FOLDER"],
     "compare": ["compare", "FOLDER"],
     "verify": ["verify", "FOLDER", "--recompute", "0"],
