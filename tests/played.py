@@ -44,7 +44,7 @@ def train(run, settings, progress):
     for name in settings.logs:
         (run.folder / "logs").mkdir(exist_ok=True)
         (run.folder / "logs" / name).touch(exist_ok=False)
-    correct = [[50, 50], [80 - run.seed, 50], [70, 90]]
+    correct = [[50, 50], [max(80 - run.seed, 0), 50], [70, 90]]
     made = record(correct, dataset=run.dataset, method=run.method, shots=run.shots, seed=run.seed)
     facts = replace(made.run, scenario=run.scenario.name, version=run.scenario.version)
     scenario = run.scenario.model_dump(mode="json") | {"hash": content_hash(run.scenario)}
