@@ -164,6 +164,8 @@ def _check_methods(root: Path, made: Made, runs: dict[str, Run]) -> None:
 
 def _other_house(made: Made, runs: Sequence[Run]) -> list[str]:
     """One line for the finished runs that are skipped though other code of the house made them."""
+    if not made:
+        return []
     other, files = 0, set()
     now = {name: hash_ for name, hash_ in code.of_card(runs[0].card).items() if not name.startswith(code.METHODS)}
     for record in made.values():
