@@ -102,6 +102,26 @@ def test_a_node_that_cannot_work_is_told_in_one_line(run, monkeypatch, versions,
         assert said == ""
 
 
+def test_a_node_that_went_away_while_it_was_asked_is_left_out_and_one_that_stays_silent_is_not(monkeypatch):
+    answer = cluster.Node({}, {}, (True,))
+    nodes = [NODE | {"NodeID": i} for i in range(3)]
+    known = iter([nodes, nodes[1:], nodes[1:], nodes[1:]])  # that one is gone is known a little later
+    monkeypatch.setattr(cluster, "GONE", 0.3)
+
+    there = cluster.staying(nodes, ["cannot work", "did not answer", answer], lambda: next(known))
+
+    assert there == [(nodes[1], "did not answer"), (nodes[2], answer)]
+
+
+def test_what_a_killed_command_left_is_removed_and_what_a_living_one_needs_is_not(tmp_path):
+    mine, dead = (tmp_path / f".ray.{locks.name()}" for _ in range(2))
+    dead = dead.with_name(dead.name.replace(f".{os.getpid()}.", ".999999999."))
+    for path in (mine, dead, tmp_path / ".ray.else"):
+        path.touch()
+
+    assert list(locks.abandoned(tmp_path, ".ray", mine.stat().st_mtime)) == [dead]
+
+
 # --- on two nodes ----------------------------------------------------------------------------------------------------
 
 
@@ -122,7 +142,7 @@ def two_nodes(tmp_path_factory):
         f"nothing {DRIVEN} --seed 4 --seed 5",
         f"node {DRIVEN} --seed 55 --method maple",
     ]
-    path = os.pathsep.join([str(HERE.parent), str(HERE)])
+    path = os.pathsep.join([str(HERE.parent), str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
     process = subprocess.Popen(
         ["unshare", "-n", sys.executable, str(HERE / "ray_nodes.py"), *" -- ".join(calls).split()],
         cwd=folder, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -10,9 +10,8 @@ import socket
 import sys
 import tempfile
 import time
-import uuid
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
@@ -20,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 
 from lamm_cl.errors import UserError
-from lamm_cl.sweeping import code
+from lamm_cl.sweeping import code, locks
 from lamm_cl.sweeping.execute import PATIENCE, Event, Events, Place, Settings, Train, outcome
 from lamm_cl.sweeping.plan import Run
 
@@ -28,7 +27,9 @@ AUTO = "auto"
 RETRIES = 3  # of a run whose worker or node went away
 AGAIN = 10  # seconds before a run that another process does is placed again: a slot would be held for nothing
 TELL = 0.5  # seconds between two positions of a run
+GONE = 10  # seconds within which Ray knows that a node went away
 ANSWER = 60  # seconds that a node has to say what it sees
+NO_NODE = "--ray: no node of the cluster has a CPU for runs"
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}  # no telemetry; no GPU unless asked for
 
 
@@ -88,28 +89,53 @@ def gpus() -> float:
 
 def check_nodes(runs: Sequence[Run], results: Path, data: Sequence[Path]) -> int:
     """How many nodes there are for runs. Raises UserError, in one line, unless each has our versions and code, and sees the
-    results folder and the data."""
+    results folder and the data. One that goes away meanwhile is no reason to stop."""
     ray = _ray()
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    nodes = _nodes()
     if not nodes:
-        raise UserError("--ray: no node of the cluster has a CPU for runs")
+        raise UserError(NO_NODE)
     results.mkdir(parents=True, exist_ok=True)
-    token = results / f".ray-{uuid.uuid4().hex}"
-    token.touch()
+    token = results / f".ray.{locks.name()}"
     try:
+        token.touch()
+        for left in locks.abandoned(results, ".ray", token.stat().st_mtime):  # by who was killed meanwhile
+            left.unlink(missing_ok=True)
         ask = ray.remote(num_cpus=0, max_retries=0)(_node)
         places = (token, *data)
         asked = [ask.options(scheduling_strategy=On(node["NodeID"], soft=False)).remote(os.getcwd(), places, runs[0].card)
                  for node in nodes]  # fmt: skip
         ray.wait(asked, num_returns=len(asked), timeout=ANSWER)
-        wrong = [refused(node, _answer(one), runs[0], (results, *data)) for node, one in zip(nodes, asked, strict=True)]
+        answers = list(map(_answer, asked))
     finally:
         token.unlink(missing_ok=True)
+    there = staying(nodes, answers, _nodes)
+    if not there:
+        raise UserError(NO_NODE)
+    wrong = [refused(node, answer, runs[0], (results, *data)) for node, answer in there]
     if told := [each for each in wrong if each]:
         raise UserError(told[0] + (f"; {len(told) - 1} more of {len(nodes)} nodes cannot work either" if told[1:] else ""))
-    return len(nodes)
+    return len(there)
+
+
+def _nodes() -> list[dict]:
+    """Those with a CPU for runs that Ray takes for alive."""
+    return [node for node in _ray().nodes() if node["Alive"] and node["Resources"].get("CPU")]
+
+
+def staying(nodes: Sequence[dict], answers: Sequence[Node | str], alive: Callable[[], list[dict]]
+            ) -> list[tuple[dict, Node | str]]:  # fmt: skip
+    """Nodes with their answers, without those that gave none because they went away: Ray hears of that some seconds later."""
+    there = list(zip(nodes, answers, strict=True))
+    deadline = time.monotonic() + GONE
+    while any(isinstance(answer, str) for _, answer in there):
+        known = {node["NodeID"] for node in alive()}
+        there = [(node, answer) for node, answer in there if not isinstance(answer, str) or node["NodeID"] in known]
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
+    return there
 
 
 def _node(folder: str, places: Sequence[Path], card: object) -> Node:

@@ -29,6 +29,7 @@ STALE = 120  # seconds without one, after which anybody may take a lock over
 WORD = 10  # seconds of waiting until it is told for whom
 TAKEN = (errno.ENOTEMPTY, errno.EEXIST)
 OWNER = re.compile(r"(?P<host>.+)\.(?P<machine>[^.]+)\.(?P<pid>[0-9]{1,10})\.(?P<token>[^.]+)")
+PREFIX = re.compile(r"^\.[a-z]+\.")  # of what an owner has made and will remove
 CLAIM = "nobody.0.0.claim"  # the owner for the moment in which a folder that holds only foreign files is taken
 IDENTITY = ("/etc/machine-id", "/proc/sys/kernel/random/boot_id")  # hosts may share a name, virtual machines the first of these
 Tell = Callable[[str], None]
@@ -169,9 +170,23 @@ def is_held(folder: Path) -> bool:
         return False
 
 
+def name() -> str:
+    """What this process may call a file or folder that it will remove, behind a prefix such as `.lock.`: who finds it can tell
+    whether its owner is alive."""
+    return f"{_here()}.{os.getpid()}.{secrets.token_hex(4)}"
+
+
+def abandoned(folder: Path, prefix: str, now: float) -> Iterator[Path]:
+    """What is called `prefix`.`name()` in a folder and has a dead or stale owner; `now` by the clock of the file system."""
+    for left in folder.glob(f"{prefix}.*"):
+        with suppress(Busy, OSError, TypeError):  # TypeError: it is called otherwise
+            _look(left, now)
+            yield left
+
+
 def _taken(lock: Path) -> Path:
     """Become the owner -> the file that says so."""
-    me = f"{_here()}.{os.getpid()}.{secrets.token_hex(4)}"
+    me = name()
     ready = lock.with_name(f".lock.{me}")
     _make(ready)
     try:
@@ -189,10 +204,8 @@ def _taken(lock: Path) -> Path:
         shutil.rmtree(ready, ignore_errors=True)
         with suppress(OSError):  # what cannot be removed is at least stale at once
             os.utime(ready, (0, 0))
-    for left in lock.parent.glob(".lock.*"):  # by who was killed while he tried
-        with suppress(Busy, OSError):
-            _look(left, now)
-            shutil.rmtree(left, ignore_errors=True)
+    for left in abandoned(lock.parent, ".lock", now):  # by who was killed while he tried
+        shutil.rmtree(left, ignore_errors=True)
     return lock / me
 
 
@@ -234,7 +247,7 @@ def _take_over(lock: Path, me: str, now: float) -> None:
 
 def _look(owner: Path, now: float) -> None:
     """Raises Busy unless the owner is dead or stale; `now` by the clock of the file system."""
-    named = OWNER.fullmatch(owner.name.removeprefix(".lock."))
+    named = OWNER.fullmatch(PREFIX.sub("", owner.name))
     seen = owner.stat().st_mtime
     if f"{named['host']}.{named['machine']}" == _here() and not _alive(int(named["pid"])):
         return
