@@ -29,7 +29,7 @@ def card_of(key: str):
 def learning(key: str, names: list[str], precision: str, released: bool):
     """A model in its last experience, its parameters moved away from their start as learning would."""
     frozen = frozen_clip(TINY)
-    frozen.precision = precision
+    frozen.compute(precision)
     half = (len(names) + 1) // 2
     model = build(card_of(key), frozen, names, [range(half), range(half, len(names))], shots=4, seed=1)
     model = as_released(model) if released else model

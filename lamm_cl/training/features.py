@@ -34,6 +34,7 @@ from lamm_cl.towers.features import FeaturesOnly
 from lamm_cl.training import bank
 
 BATCH = 64  # images a forward pass of the frozen tower; part of the key, since it decides the last bits
+AT_ONCE = 4  # of a packed one: a processor's cache holds no more
 IN_MEMORY = 2**29  # bytes of preprocessed images that are kept instead of being decoded again
 MANY = 256  # image files that are worth worker processes
 AHEAD = 16  # decoded images that a worker keeps ready: ten megabytes at 224 x 224 pixels
@@ -206,13 +207,17 @@ class Features:
             self.loaded = {(epoch, each): torch.from_numpy(array).to(self.device) for each, array in found.items()}
         return self.loaded[epoch, kind]
 
+    @property
+    def together(self) -> int:
+        return AT_ONCE if self.pixels.clip.linears == "packed" else BATCH
+
     def key(self, epoch: int, kind: str) -> dict:
         """All that decides an entry."""
         augmentation = self.pixels.augmentation and [self.pixels.augmentation.seed, epoch]
         if augmentation and (scale := self.pixels.augmentation.scale) != Augmentation.scale:
             augmentation += scale
         samples = hashlib.sha256(self.ids.numpy().tobytes()).hexdigest()
-        facts = self.facts | {"augmentation": augmentation, "samples": samples, "batch": BATCH}
+        facts = self.facts | {"augmentation": augmentation, "samples": samples, "batch": self.together}
         if (noise := self.pixels.noise) is not None:
             facts |= {"noise": [noise.seed, noise.std, noise.clamp, epoch]}
         return facts if kind == "unit" else facts | {"kind": kind}
@@ -221,7 +226,7 @@ class Features:
     def encode(self, epoch: int) -> dict[str, np.ndarray]:
         """kind -> array, in one pass."""
         clip = self.pixels.clip
-        batches = self.pixels.batches(self.ids.split(BATCH), epoch)
+        batches = self.pixels.batches(self.ids.split(self.together), epoch)
         if self.kinds == ("unit",):
             found = {"unit": torch.cat([clip.image(x).cpu() for x in batches])}
         else:
