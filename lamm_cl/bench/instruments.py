@@ -25,6 +25,7 @@ class Measure:
     target: str | None = None
     met: bool | None = None
     note: str = ""
+    group: str = ""  # of the bench's groups
 
 
 def interleaved(functions: list[Callable[[], object]], repeats: int) -> list[float]:

@@ -28,7 +28,7 @@ DAYS = 30  # that a measured speed is believed
 
 def known(cache: Path, architecture: str, precision: str, device: str) -> tuple[Speed, date]:
     """The speed of this machine, and the day it was measured: kept in the cache, measured now if it is not there or old."""
-    facts = {"machine": _machine(device), "architecture": architecture, "precision": precision, "torch": torch.__version__}
+    facts = {"machine": machine(device), "architecture": architecture, "precision": precision, "torch": torch.__version__}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     path, today = cache / "speeds" / f"{key}.json", datetime.now(UTC).date()
     with suppress(OSError, ValueError, KeyError, TypeError):  # absent, or no such file
@@ -42,7 +42,7 @@ def known(cache: Path, architecture: str, precision: str, device: str) -> tuple[
     return measured, today
 
 
-def _machine(device: str) -> list[str]:
+def machine(device: str) -> list[str]:
     """What decides how fast it is: the GPU by its name, or the processor."""
     if device.startswith("cuda"):
         return [torch.cuda.get_device_name(device)]

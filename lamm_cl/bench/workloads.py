@@ -1,6 +1,6 @@
 """How fast it is, as ratios measured in one process, one thread, interleaved: machines differ and are shared, ratios stay.
 
-"As released" is the same mathematics with the amount of work of the authors' code (released.py).
+"As released" is the same mathematics with the amount of work of the authors' code (yardstick.py).
 """
 
 import gc
@@ -8,7 +8,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from copy import copy
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +23,9 @@ from torch import Tensor
 from lamm_cl.bench.counts import counts
 from lamm_cl.bench.heads import closed_forms
 from lamm_cl.bench.instruments import Measure, at_least, at_most, in_a_process_of_its_own, interleaved, peak_of, timed
+from lamm_cl.bench.limit import counted, share_of_limit
+from lamm_cl.bench.processes import commands, start
+from lamm_cl.bench.speed import machine
 from lamm_cl.bench.yardstick import as_released, plain_text
 from lamm_cl.config.cards import load_card, load_scenario, resolve
 from lamm_cl.config.schema import Card
@@ -32,7 +37,7 @@ from lamm_cl.learner.shown import Images
 from lamm_cl.results.record import Count
 from lamm_cl.sweeping.plan import Run, plan
 from lamm_cl.towers.backbones import load, with_random_weights
-from lamm_cl.towers.clip import FrozenCLIP
+from lamm_cl.towers.clip import LOWER, FrozenCLIP
 from lamm_cl.training import stream
 from lamm_cl.training.facts import Stopwatch
 from lamm_cl.training.features import BATCH, Features, Pixels
@@ -50,6 +55,21 @@ MOST = {"comma": 100}  # classes: its score keeps all 77 positions of every clas
 IMAGES = 48  # JPEG files encoded
 EXPERIENCES = 50  # of the stream whose last experience must cost no more than its second
 METHODS = ("zero-shot", "coop", "cocoop", "maple", "comma", "lamm", "coop+lamm", "maple+lamm")
+LIMITS = {"lamm": 0.78, "coop": 0.75, "maple": 0.85}  # share of the measured limit that a step in fp32 is to reach
+ENCODING = 0.92  # the same for encoding images
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much of it: what takes minutes may be left out or be made smaller."""
+
+    precisions: tuple[str, ...] = ("fp32", "bf16")  # of steps and encoding, beside their limits
+    encoded: int = BATCH  # images at once, beside the limit
+    commands: tuple[str, ...] = ("zero-shot", "coop", "maple", "comma")  # whole processes
+
+
+FULL = Amount()
+QUICK = Amount(("fp32",), 4, ("zero-shot", "maple"))
 
 
 def names_of(classes: int) -> list[str]:
@@ -155,6 +175,29 @@ def steps(frozen: FrozenCLIP, classes: int, repeats: int) -> Iterator[Measure]:
         yield replace(measure, met=measure.met and share <= 1.2)
         del model, released, functions
         gc.collect()
+
+
+def limits(frozen: FrozenCLIP, classes: int, turns: int, amount: Amount) -> Iterator[Measure]:
+    """Training steps and the encoding of images against the best matrix products of this machine."""
+    for precision in amount.precisions:
+        clip, dtype = copy(frozen), LOWER.get(precision, torch.float32)
+        clip.precision, plain = precision, precision == "fp32"
+        for method, target in LIMITS.items():
+            model, batch = learner(method, clip, classes), batch_of(method)
+            _, x, targets = inputs(model, batch, range(classes))
+            one = partial(step, model, x, targets)
+            one()  # in which references are made
+            what = f"batch {batch}, {classes} classes"
+            yield share_of_limit(f"{method}_limit_{precision}", one, counted(one), what, dtype, clip.device, turns,
+                                 target if plain else None)  # fmt: skip
+            del model, one
+            gc.collect()
+        size = clip.image_size
+        images = torch.randn(amount.encoded, 3, size, size, generator=torch.Generator().manual_seed(1)).to(clip.device)
+        encode = torch.no_grad()(partial(clip.image, images))
+        what = f"batch {amount.encoded}"
+        yield share_of_limit(f"encoding_limit_{precision}", encode, counted(encode), what, dtype, clip.device, turns,
+                             ENCODING if plain else None)  # fmt: skip
 
 
 def prompt_steps(frozen: FrozenCLIP, classes: int) -> Iterator[Measure]:
@@ -304,23 +347,32 @@ def whole_run(run: Run, dataset: Dataset, frozen: FrozenCLIP, cache: Path, relea
     return recorder.counts
 
 
-def measure(architecture: str, classes: int, repeats: int, device: str, groups: Sequence[str]) -> Iterator[Measure]:
-    """The groups asked for, one measure after another."""
+def measure(architecture: str, classes: int, repeats: int, device: str, groups: Sequence[str], amount: Amount
+            ) -> Iterator[Measure]:  # fmt: skip
+    """The groups asked for, one measure after another; at last how long it took, where and when."""
     torch.set_num_threads(1)
+    begin = time.perf_counter()
     frozen = random_clip(architecture, device)
-    counted = device.startswith("cuda") or sys.platform == "linux"  # memory
+    memory = device.startswith("cuda") or sys.platform == "linux"
     with tempfile.TemporaryDirectory() as folder:
         made = {
+            "limit": lambda: limits(frozen, classes, repeats + 1, amount),
             "text": lambda: text_tower(frozen, classes, repeats),
             "steps": lambda: steps(frozen, classes, repeats),
-            "growth": lambda: growth_with_classes(architecture, device) if counted else (),
+            "growth": lambda: growth_with_classes(architecture, device) if memory else (),
             "images": lambda: image_encoding(frozen, IMAGES, Path(folder)),
             "experiences": lambda: experience_growth(frozen, repeats + 1),
-            "memory": lambda: lamm_memory(architecture, device, 2 * classes) if counted else (),
+            "memory": lambda: lamm_memory(architecture, device, 2 * classes) if memory else (),
             "runs": lambda: whole_runs(device, Path(folder)),
-            "heads": lambda: closed_forms(frozen, repeats) if counted else (),
+            "start": lambda: start(Path(folder) / "start", device, repeats),
+            "commands": lambda: commands(Path(folder) / "commands", device, amount.commands, repeats),
+            "heads": lambda: closed_forms(frozen, repeats) if memory else (),
             "prompts": lambda: prompt_steps(frozen, classes),
             "counts": counts,
         }
         for group in groups:
-            yield from made[group]()
+            for each in made[group]():
+                yield replace(each, group=group)
+    where = f"{architecture} with random weights, {classes} classes, {repeats} turns; {' x '.join(reversed(machine(device)))}, " \
+            f"torch {torch.__version__}, one thread; {datetime.now(UTC).date()}"  # fmt: skip
+    yield Measure("bench", (time.perf_counter() - begin) / 60, "minutes", note=where, group="bench")
