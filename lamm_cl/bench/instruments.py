@@ -46,6 +46,15 @@ def timed(function: Callable[[], T]) -> tuple[float, T]:
     return time.perf_counter() - start, result
 
 
+def used(function: Callable[[], object], device: torch.device) -> float:
+    """Seconds that this process has the processor, whatever else the machine does; on a GPU those of the clock."""
+    if device.type != "cpu":
+        return timed(function)[0]
+    start = time.process_time()
+    function()
+    return time.process_time() - start
+
+
 def at_least(name: str, value: float, unit: str, ratio: float, target: float, note: str = "") -> Measure:
     return Measure(name, value, unit, ratio, f">= {target:g}", ratio >= target, note)
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from lamm_cl.bench.instruments import Measure, at_least, timed
+from lamm_cl.bench.instruments import Measure, at_least, used
 
 PACKED = torch.ops.mkldnn  # oneDNN's products with weights that were put in its own order once
 SHARE = 0.05  # of a step's operations, from which on a product's shape counts as one of the step's
@@ -73,7 +73,7 @@ class Limit:
     """The best rate of the products of a step, in FLOP/s, over their shapes and the calls; measured in turns with the step."""
 
     def __init__(self, products: Sequence[Product], dtype: torch.dtype, device: torch.device):
-        self.made = {product: calls(product, dtype, device) for product in products}
+        self.device, self.made = device, {product: calls(product, dtype, device) for product in products}
         self.rates: dict[str, float] = {}
 
     @torch.no_grad()
@@ -83,7 +83,7 @@ class Limit:
                 call()
                 start = time.perf_counter()
                 while time.perf_counter() - start < SECONDS:
-                    self.rates[name] = max(self.rates.get(name, 0.0), 2 * M * K * N / timed(call)[0])
+                    self.rates[name] = max(self.rates.get(name, 0.0), 2 * M * K * N / used(call, self.device))
 
     @property
     def best(self) -> float:
@@ -92,11 +92,11 @@ class Limit:
 
 def share_of_limit(name: str, step: Callable[[], object], work: Work, what: str, dtype: torch.dtype, device: torch.device,
                    turns: int, target: float | None) -> Measure:  # fmt: skip
-    """A step's rate in GFLOP/s, and as a share of the limit."""
+    """A step's rate in GFLOP/s, and as a share of the limit, both by seconds of the processor."""
     limit, seconds = Limit(work.products, dtype, device), float("inf")
     for _ in range(turns):
         limit.turn()
-        seconds = min(seconds, timed(step)[0])
+        seconds = min(seconds, used(step, device))
     rate = work.flops / seconds
     by = ", ".join(f"{call} {each / 1e9:.0f}" for call, each in limit.rates.items())
     note = f"{work.flops / 1e9:.3g} GFLOP in {seconds:.3g} s; {what}; products alone: {by} GFLOP/s"

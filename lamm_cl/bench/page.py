@@ -122,12 +122,12 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: int) 
 
 def rewrite(path: Path, found: Sequence[Measure]) -> None:
     """Put the tables between the marks of a page."""
-    write_atomic(path, with_tables(path, found))
+    write_atomic(path, with_tables(path, found).encode(errors="surrogateescape"))
 
 
 def with_tables(path: Path, found: Sequence[Measure]) -> str:
     """A page with these tables between its marks; UserError where it has no marks."""
-    text = read_regular(path).decode()
+    text = read_regular(path).decode(errors="surrogateescape")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):

@@ -364,7 +364,7 @@ def measure(architecture: str, classes: int, repeats: int, device: str, groups: 
             "experiences": lambda: experience_growth(frozen, repeats + 1),
             "memory": lambda: lamm_memory(architecture, device, 2 * classes) if memory else (),
             "runs": lambda: whole_runs(device, Path(folder)),
-            "start": lambda: start(Path(folder) / "start", device, repeats),
+            "start": lambda: start(Path(folder) / "start", device, repeats + 1),
             "commands": lambda: commands(Path(folder) / "commands", device, amount.commands, repeats),
             "heads": lambda: closed_forms(frozen, repeats) if memory else (),
             "prompts": lambda: prompt_steps(frozen, classes),
