@@ -39,14 +39,14 @@ def counted(step: Callable[[], object]) -> Work:
         found[M, K, N] += 2 * M * K * N
         return 2 * M * K * N
 
-    def packed(x: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:
-        return product(prod(x[:-1]), weight[1], weight[0])  # (..., K), (N, K)
+    def packed(x: Sequence[int], *_: object, out_shape: Sequence[int], **__: object) -> int:
+        return product(prod(x[:-1]), x[-1], out_shape[-1])
 
     aten = torch.ops.aten
     forward, backward = (getattr(aten, f"_scaled_dot_product_flash_attention_for_cpu{which}") for which in ("", "_backward"))
     known = {
-        aten.mm: lambda a, b, *_, **__: product(*a, b[1]),
-        aten.addmm: lambda bias, a, b, *_, **__: product(*a, b[1]),
+        aten.mm: lambda a, b, *_, **__: product(a[0], a[1], b[1]),
+        aten.addmm: lambda bias, a, b, *_, **__: product(a[0], a[1], b[1]),
         forward: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
         backward: lambda g, q, k, v, *_, **__: sdpa_backward_flop_count(g, q, k, v),
     }  # fmt: skip

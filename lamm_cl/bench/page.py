@@ -13,7 +13,10 @@ from lamm_cl.files import read_regular, write_atomic
 
 BEGIN, END = "<!-- written by lamm-cl bench -->", "<!-- end of what lamm-cl bench writes -->"
 KEYS = tuple(field.name for field in fields(Measure))
-KINDS = (str, (int, float), str, (int, float, type(None)), (str, type(None)), (bool, type(None)), str, str)  # of each key
+NUMBER, NOTHING = (int, float), type(None)
+KINDS: tuple[tuple[type, ...], ...] = (
+    (str,), NUMBER, (str,), (*NUMBER, NOTHING), (str, NOTHING), (bool, NOTHING), (str,), (str,)
+)  # fmt: skip
 TITLES = {
     "limit": "Share of the machine's limit",
     "text": "Text tower",
@@ -67,8 +70,8 @@ def _entry(where: str, entry: Any) -> Measure:
         raise UserError(f"{where}: expected the keys {', '.join(KEYS)}, got {shown(entry)}")
     for key, kinds in zip(KEYS, KINDS, strict=True):
         value = entry[key]
-        number = isinstance(value, float) and not math.isfinite(value) or isinstance(value, bool) and key != "met"
-        if not isinstance(value, kinds) or number:
+        no_number = isinstance(value, float) and not math.isfinite(value) or isinstance(value, bool) and key != "met"
+        if not isinstance(value, kinds) or no_number:
             raise UserError(f"{where}: {key}: {shown(value)} cannot be it")
     return Measure(**entry)
 

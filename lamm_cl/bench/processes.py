@@ -51,8 +51,8 @@ def finished(words: Sequence[str]) -> None:
 
 def first_line(words: Sequence[str]) -> None:
     """A Python process until it has said a line; then it is ended."""
-    streams: dict[str, int] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen(python(words), env=environment(), text=True, **streams) as process:
+    pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(python(words), env=environment(), stdout=pipe, stderr=nowhere, text=True) as process:
         assert process.stdout is not None
         said = process.stdout.readline()
         process.kill()

@@ -1,6 +1,6 @@
 """How fast images are encoded and prompts are learned here, measured in some seconds on random weights, and kept in the cache.
 
-<cache>/speeds/<key>.json      what decides a speed (machine, architecture, precision, torch), the speed, and its date
+    <cache>/speeds/<key>.json      what decides a speed (machine, architecture, precision, torch), the speed, and its date
 """
 
 import hashlib

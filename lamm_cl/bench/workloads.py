@@ -8,7 +8,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from copy import copy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -84,10 +83,12 @@ def step(model: Learner, x: Images, targets: Tensor) -> None:
     model.backward(terms, sum(terms.values()))
 
 
-def random_clip(architecture: str, device: str) -> FrozenCLIP:
+def random_clip(architecture: str, device: str, precision: str = "fp32") -> FrozenCLIP:
     """An architecture of open_clip's registry with random weights: speed does not depend on them."""
     torch.manual_seed(0)
-    return with_random_weights(architecture).to(device)
+    clip = with_random_weights(architecture).to(device)
+    clip.precision = precision
+    return clip
 
 
 def card(method: str, frozen: FrozenCLIP) -> Card:
@@ -177,11 +178,14 @@ def steps(frozen: FrozenCLIP, classes: int, repeats: int) -> Iterator[Measure]:
         gc.collect()
 
 
-def limits(frozen: FrozenCLIP, classes: int, turns: int, amount: Amount) -> Iterator[Measure]:
+def limits(architecture: str, device: str, classes: int, turns: int, amount: Amount) -> Iterator[Measure]:
     """Training steps and the encoding of images against the best matrix products of this machine."""
     for precision in amount.precisions:
-        clip, dtype = copy(frozen), LOWER.get(precision, torch.float32)
-        clip.precision, plain = precision, precision == "fp32"
+        clip, dtype, plain = (
+            random_clip(architecture, device, precision),
+            LOWER.get(precision, torch.float32),
+            precision == "fp32",
+        )
         for method, target in LIMITS.items():
             model, batch = learner(method, clip, classes), batch_of(method)
             _, x, targets = inputs(model, batch, range(classes))
@@ -356,7 +360,7 @@ def measure(architecture: str, classes: int, repeats: int, device: str, groups: 
     memory = device.startswith("cuda") or sys.platform == "linux"
     with tempfile.TemporaryDirectory() as folder:
         made = {
-            "limit": lambda: limits(frozen, classes, repeats + 1, amount),
+            "limit": lambda: limits(architecture, device, classes, repeats + 1, amount),
             "text": lambda: text_tower(frozen, classes, repeats),
             "steps": lambda: steps(frozen, classes, repeats),
             "growth": lambda: growth_with_classes(architecture, device) if memory else (),
