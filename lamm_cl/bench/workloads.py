@@ -183,7 +183,6 @@ def limits(architecture: str, device: str, classes: int, turns: int, amount: Amo
     for precision in amount.precisions:
         clip, dtype = random_clip(architecture, device, precision), LOWER.get(precision, torch.float32)
         for name, one, what in computations(clip, classes, amount.encoded):
-            one()  # in which references are made
             target = LIMITS[name] if precision == "fp32" else None
             m = share_of_limit(f"{name}_limit_{precision}", one, counted(one), what, dtype, clip.device, turns, target)
             faster = f"; {m.value / in_fp32[name]:.2f} times fp32" if name in in_fp32 else ""
@@ -201,6 +200,7 @@ def computations(clip: FrozenCLIP, classes: int, encoded: int) -> Iterator[tuple
         else:
             model, batch = learner(method, clip, classes), batch_of(method)
             _, x, targets = inputs(model, batch, range(classes))
+            step(model, next(x.split(1)), targets[:1])  # in which references are made
             yield method, partial(step, model, x, targets), f"batch {batch}, {classes} classes"
             del model
         gc.collect()
