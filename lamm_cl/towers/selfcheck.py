@@ -45,8 +45,12 @@ def settled(clip: FrozenCLIP, wanted: str, cache: Path) -> str:
         raise UserError(f"--linears packed: {why}; expected auto or plain")
     if wanted != "auto":
         return wanted
-    narrow = min(each.shape[1] for each in _weights(clip)) < NARROW
-    return "plain" if why or narrow else remembered(clip, cache)
+    return remembered(clip, cache) if is_candidate(clip) else "plain"
+
+
+def is_candidate(clip: FrozenCLIP) -> bool:
+    """Whether packing is worth a measurement."""
+    return not hindrance(clip) and min(each.shape[1] for each in _weights(clip)) >= NARROW
 
 
 def hindrance(clip: FrozenCLIP) -> str:

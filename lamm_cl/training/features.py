@@ -172,6 +172,11 @@ class Given:
         return next(self.batches([ids], epoch, kind))
 
 
+def at_once(clip: FrozenCLIP) -> int:
+    """Images a forward pass, where nothing learns."""
+    return AT_ONCE if clip.linears == "packed" else BATCH
+
+
 class Features:
     """Image features of samples of a split, from the bank; kinds: which of unit (B, D), raw (B, D) and trunk (B, w).
 
@@ -207,17 +212,13 @@ class Features:
             self.loaded = {(epoch, each): torch.from_numpy(array).to(self.device) for each, array in found.items()}
         return self.loaded[epoch, kind]
 
-    @property
-    def together(self) -> int:
-        return AT_ONCE if self.pixels.clip.linears == "packed" else BATCH
-
     def key(self, epoch: int, kind: str) -> dict:
         """All that decides an entry."""
         augmentation = self.pixels.augmentation and [self.pixels.augmentation.seed, epoch]
         if augmentation and (scale := self.pixels.augmentation.scale) != Augmentation.scale:
             augmentation += scale
         samples = hashlib.sha256(self.ids.numpy().tobytes()).hexdigest()
-        facts = self.facts | {"augmentation": augmentation, "samples": samples, "batch": self.together}
+        facts = self.facts | {"augmentation": augmentation, "samples": samples, "batch": at_once(self.pixels.clip)}
         if (noise := self.pixels.noise) is not None:
             facts |= {"noise": [noise.seed, noise.std, noise.clamp, epoch]}
         return facts if kind == "unit" else facts | {"kind": kind}
@@ -226,7 +227,7 @@ class Features:
     def encode(self, epoch: int) -> dict[str, np.ndarray]:
         """kind -> array, in one pass."""
         clip = self.pixels.clip
-        batches = self.pixels.batches(self.ids.split(self.together), epoch)
+        batches = self.pixels.batches(self.ids.split(at_once(self.pixels.clip)), epoch)
         if self.kinds == ("unit",):
             found = {"unit": torch.cat([clip.image(x).cpu() for x in batches])}
         else:
