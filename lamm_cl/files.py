@@ -113,7 +113,13 @@ def write_atomic(path: Path, content: bytes | str, within: Path | None = None) -
     uninterrupted(lambda: _replace(path, data))
 
 
-def _replace(path: Path, data: bytes) -> None:
+def write_new(path: Path, content: str) -> None:
+    """As `write_atomic`, but FileExistsError where there is something already."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    uninterrupted(lambda: _replace(path, content.encode(), new=True))
+
+
+def _replace(path: Path, data: bytes, new: bool = False) -> None:
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -122,7 +128,11 @@ def _replace(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        if new:
+            os.link(temporary, path)
+            os.unlink(temporary)
+        else:
+            os.replace(temporary, path)
     except BaseException as error:
         with suppress(OSError):  # the first error is the one to tell
             if temporary is not None:

@@ -19,6 +19,13 @@ FROM_WORKERS: list[tuple[dict[str, int], dict[str, list]]] = []  # what each pro
 def pytest_addoption(parser):
     parser.addoption("--fidelity-cases", help="a folder with cases.json and its .npz files, instead of tests/fidelity*/")
     parser.addoption("--fidelity-closeness", action="store_true", help="also tell, per method, how close the values came")
+    parser.addoption("--linears", choices=("plain", "packed"), default="plain", help="how generated CLIPs compute")
+
+
+def pytest_configure(config):
+    import generated
+
+    generated.LINEARS = config.getoption("--linears")
 
 
 def cases_in(folder: Path):

@@ -46,6 +46,9 @@ def clip_tensor(name: str, shape, salt: str = "") -> torch.Tensor:
     return fill(name, shape, std, mean, salt)
 
 
+LINEARS = "plain"  # pytest --linears packed
+
+
 def images(seed: int, batch: int, size: int) -> torch.Tensor:
     return torch.from_numpy(np.random.RandomState(seed).standard_normal((batch, 3, size, size)).astype(np.float32))
 
@@ -72,7 +75,8 @@ def _filled(arch_as_json: str, salt: str) -> open_clip.CLIP:
 def frozen_clip(arch: dict, salt: str = "") -> FrozenCLIP:
     model = open_clip_model(arch, salt)
     preprocess = open_clip.image_transform(arch["image"], is_train=False)
-    return FrozenCLIP(model, _tokenizer(arch["context_length"]), preprocess, hash_of(model.state_dict()))
+    clip = FrozenCLIP(model, _tokenizer(arch["context_length"]), preprocess, hash_of(model.state_dict()))
+    return clip.compute(linears=LINEARS)
 
 
 @lru_cache

@@ -390,7 +390,7 @@ def test_what_enters_agrees_with_the_plain_tower_in_lower_precision(precision):
     clip = frozen_clip(TINY)
     tower, prompts, x = Everything(clip), IMAGE["all of it"](clip.w), images(2, B, 16)
     expected = clip.image_all(x, prompts, tower)
-    clip.precision = precision
+    clip.compute(precision)
     found = clip.image_all(x, prompts, tower)
     for mine, reference in ((found.unit, expected.unit), (found.raw, expected.raw), (found.trunk, expected.trunk)):
         assert mine.dtype == torch.float32

@@ -107,7 +107,7 @@ def test_cocoop_is_evaluated_in_chunks_that_bound_memory(monkeypatch):
 @pytest.mark.parametrize("context", CONTEXTS)
 def test_the_shared_prefix_agrees_with_the_plain_tower_in_every_precision(context, precision, tolerance):
     frozen = frozen_clip(TINY)
-    frozen.precision = precision
+    frozen.compute(precision)
     one = model_of(CONTEXTS[context], clip=frozen)
     x = torch.nn.functional.normalize(torch.randn(2, 16, generator=torch.Generator().manual_seed(2)), dim=-1)
     with torch.no_grad():

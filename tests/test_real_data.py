@@ -35,7 +35,7 @@ def scenario(dataset: str, **changes) -> Scenario:
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """One run on the miniatures below tmp_path/data, with the tiny CLIP -> its record."""
-    monkeypatch.setattr(training, "backbone_on", lambda backbone, device: tiny_clip())
+    monkeypatch.setattr(training, "backbone_on", lambda *_: tiny_clip())
     dataset_in.cache_clear()
 
     def call(measured: Scenario, method: str):

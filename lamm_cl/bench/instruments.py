@@ -25,6 +25,7 @@ class Measure:
     target: str | None = None
     met: bool | None = None
     note: str = ""
+    group: str = ""  # of the bench's groups
 
 
 def interleaved(functions: list[Callable[[], object]], repeats: int) -> list[float]:
@@ -43,6 +44,15 @@ def timed(function: Callable[[], T]) -> tuple[float, T]:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - start, result
+
+
+def used(function: Callable[[], object], device: torch.device) -> float:
+    """Seconds that this process has the processor, whatever else the machine does; on a GPU those of the clock."""
+    if device.type != "cpu":
+        return timed(function)[0]
+    start = time.process_time()
+    function()
+    return time.process_time() - start
 
 
 def at_least(name: str, value: float, unit: str, ratio: float, target: float, note: str = "") -> Measure:

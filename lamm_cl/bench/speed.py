@@ -5,8 +5,6 @@
 
 import hashlib
 import json
-import os
-import platform
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +18,7 @@ from lamm_cl.files import read_regular, write_atomic
 from lamm_cl.sweeping.estimate import Speed
 from lamm_cl.towers.backbones import with_random_weights
 from lamm_cl.towers.clip import FrozenCLIP
+from lamm_cl.towers.devices import machine
 
 SUFFIX = 12  # tokens of a prompt behind the part that all prompts share
 SECONDS = 0.5  # for each of the two measurements, and at least one step
@@ -28,7 +27,7 @@ DAYS = 30  # that a measured speed is believed
 
 def known(cache: Path, architecture: str, precision: str, device: str) -> tuple[Speed, date]:
     """The speed of this machine, and the day it was measured: kept in the cache, measured now if it is not there or old."""
-    facts = {"machine": _machine(device), "architecture": architecture, "precision": precision, "torch": torch.__version__}
+    facts = {"machine": machine(device), "architecture": architecture, "precision": precision, "torch": torch.__version__}
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
     path, today = cache / "speeds" / f"{key}.json", datetime.now(UTC).date()
     with suppress(OSError, ValueError, KeyError, TypeError):  # absent, or no such file
@@ -42,22 +41,10 @@ def known(cache: Path, architecture: str, precision: str, device: str) -> tuple[
     return measured, today
 
 
-def _machine(device: str) -> list[str]:
-    """What decides how fast it is: the GPU by its name, or the processor."""
-    if device.startswith("cuda"):
-        return [torch.cuda.get_device_name(device)]
-    with suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        if named := [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]:
-            return [named[0], str(len(named))]
-    return [platform.processor() or platform.machine(), str(os.cpu_count())]
-
-
 def speed(architecture: str, precision: str, device: str) -> Speed:
     """Measured in some seconds, with one thread, as in a run."""
     torch.set_num_threads(1)
-    clip = with_random_weights(architecture).to(device)
-    clip.precision = precision
+    clip = with_random_weights(architecture).to(device).compute(precision)
     B = 64 if clip.device.type == "cuda" else 4
     images = torch.randn(B, 3, clip.image_size, clip.image_size, device=clip.device)
     suffix = torch.randn(B, SUFFIX, clip.d, device=clip.device, requires_grad=True)

@@ -1,14 +1,15 @@
 """How fast it is, as ratios measured in one process, one thread, interleaved: machines differ and are shared, ratios stay.
 
-"As released" is the same mathematics with the amount of work of the authors' code (released.py).
+"As released" is the same mathematics with the amount of work of the authors' code (yardstick.py).
 """
 
 import gc
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from torch import Tensor
 from lamm_cl.bench.counts import counts
 from lamm_cl.bench.heads import closed_forms
 from lamm_cl.bench.instruments import Measure, at_least, at_most, in_a_process_of_its_own, interleaved, peak_of, timed
+from lamm_cl.bench.limit import counted, share_of_limit
+from lamm_cl.bench.processes import commands, start
 from lamm_cl.bench.yardstick import as_released, plain_text
 from lamm_cl.config.cards import load_card, load_scenario, resolve
 from lamm_cl.config.schema import Card
@@ -32,10 +35,12 @@ from lamm_cl.learner.shown import Images
 from lamm_cl.results.record import Count
 from lamm_cl.sweeping.plan import Run, plan
 from lamm_cl.towers.backbones import load, with_random_weights
-from lamm_cl.towers.clip import FrozenCLIP
+from lamm_cl.towers.clip import LOWER, FrozenCLIP
+from lamm_cl.towers.devices import machine
+from lamm_cl.towers.selfcheck import is_candidate
 from lamm_cl.training import stream
 from lamm_cl.training.facts import Stopwatch
-from lamm_cl.training.features import BATCH, Features, Pixels
+from lamm_cl.training.features import BATCH, Features, Pixels, at_once
 from lamm_cl.training.loop import Loop
 from lamm_cl.training.optimizing import optimizer
 from lamm_cl.training.recorder import Recorder
@@ -50,6 +55,20 @@ MOST = {"comma": 100}  # classes: its score keeps all 77 positions of every clas
 IMAGES = 48  # JPEG files encoded
 EXPERIENCES = 50  # of the stream whose last experience must cost no more than its second
 METHODS = ("zero-shot", "coop", "cocoop", "maple", "comma", "lamm", "coop+lamm", "maple+lamm")
+LIMITS = {"lamm": 0.78, "coop": 0.75, "maple": 0.85, "encoding": 0.92}  # share of the limit that is to be reached in fp32
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much of it: what takes minutes may be left out or be made smaller."""
+
+    precisions: tuple[str, ...] = ("fp32", "bf16")  # of steps and encoding, beside their limits
+    plain: bool = True  # beside packed linear layers
+    commands: tuple[str, ...] = ("zero-shot", "coop", "maple", "comma")  # whole processes
+
+
+FULL = Amount()
+QUICK = Amount(("fp32",), False, ("zero-shot", "maple"))
 
 
 def names_of(classes: int) -> list[str]:
@@ -64,10 +83,11 @@ def step(model: Learner, x: Images, targets: Tensor) -> None:
     model.backward(terms, sum(terms.values()))
 
 
-def random_clip(architecture: str, device: str) -> FrozenCLIP:
-    """An architecture of open_clip's registry with random weights: speed does not depend on them."""
+def random_clip(architecture: str, device: str, precision: str = "fp32") -> FrozenCLIP:
+    """An architecture of open_clip's registry with random weights: speed does not depend on them.  Packed where that may be."""
     torch.manual_seed(0)
-    return with_random_weights(architecture).to(device)
+    clip = with_random_weights(architecture).to(device).compute(precision)
+    return clip.compute(precision, "packed" if is_candidate(clip) else "plain")
 
 
 def card(method: str, frozen: FrozenCLIP) -> Card:
@@ -154,6 +174,40 @@ def steps(frozen: FrozenCLIP, classes: int, repeats: int) -> Iterator[Measure]:
         measure = at_least(f"{method}_step", fast, "s", slow / fast, target, note)
         yield replace(measure, met=measure.met and share <= 1.2)
         del model, released, functions
+        gc.collect()
+
+
+def limits(architecture: str, device: str, classes: int, turns: int, amount: Amount) -> Iterator[Measure]:
+    """Training steps and the encoding of images against the best matrix products of this machine."""
+    in_fp32: dict[tuple[str, str], float] = {}
+    for precision in amount.precisions:
+        clip, dtype = random_clip(architecture, device, precision), LOWER.get(precision, torch.float32)
+        best = clip.linears
+        for how in (best, "plain")[: 1 + (amount.plain and best != "plain")]:
+            clip.compute(precision, how)
+            for name, one, what in computations(clip, classes):
+                target = LIMITS[name] if (precision, how) == ("fp32", best) else None
+                entry, told = f"{name}_limit_{precision}" + f"_{how}" * (how != best), f"{how}, {what}"
+                m = share_of_limit(entry, one, counted(one), told, dtype, clip.device, turns, target)
+                faster = [f"; {m.value / rate:.2f} times fp32, {way}" for (of, way), rate in in_fp32.items() if of == name]
+                yield replace(m, note=m.note + "".join(faster))
+                if precision == "fp32":
+                    in_fp32[name, how] = m.value
+
+
+def computations(clip: FrozenCLIP, classes: int) -> Iterator[tuple[str, Callable[[], object], str]]:
+    """Name, a step, and of what: one after another, since each keeps what it has."""
+    for method in LIMITS:
+        if method == "encoding":
+            encoded = at_once(clip)
+            images = torch.randn(encoded, 3, clip.image_size, clip.image_size, generator=torch.Generator().manual_seed(1))
+            yield method, torch.no_grad()(partial(clip.image, images.to(clip.device))), f"batch {encoded}"
+        else:
+            model, batch = learner(method, clip, classes), batch_of(method)
+            _, x, targets = inputs(model, batch, range(classes))
+            step(model, next(x.split(1)), targets[:1])  # in which references are made
+            yield method, partial(step, model, x, targets), f"batch {batch}, {classes} classes"
+            del model
         gc.collect()
 
 
@@ -304,23 +358,32 @@ def whole_run(run: Run, dataset: Dataset, frozen: FrozenCLIP, cache: Path, relea
     return recorder.counts
 
 
-def measure(architecture: str, classes: int, repeats: int, device: str, groups: Sequence[str]) -> Iterator[Measure]:
-    """The groups asked for, one measure after another."""
+def measure(architecture: str, classes: int, repeats: int, device: str, groups: Sequence[str], amount: Amount
+            ) -> Iterator[Measure]:  # fmt: skip
+    """The groups asked for, one measure after another; at last how long it took, where and when."""
     torch.set_num_threads(1)
+    begin = time.perf_counter()
     frozen = random_clip(architecture, device)
-    counted = device.startswith("cuda") or sys.platform == "linux"  # memory
+    memory = device.startswith("cuda") or sys.platform == "linux"
     with tempfile.TemporaryDirectory() as folder:
         made = {
+            "limit": lambda: limits(architecture, device, classes, repeats + 1, amount),
             "text": lambda: text_tower(frozen, classes, repeats),
             "steps": lambda: steps(frozen, classes, repeats),
-            "growth": lambda: growth_with_classes(architecture, device) if counted else (),
+            "growth": lambda: growth_with_classes(architecture, device) if memory else (),
             "images": lambda: image_encoding(frozen, IMAGES, Path(folder)),
             "experiences": lambda: experience_growth(frozen, repeats + 1),
-            "memory": lambda: lamm_memory(architecture, device, 2 * classes) if counted else (),
+            "memory": lambda: lamm_memory(architecture, device, 2 * classes) if memory else (),
             "runs": lambda: whole_runs(device, Path(folder)),
-            "heads": lambda: closed_forms(frozen, repeats) if counted else (),
+            "start": lambda: start(Path(folder) / "start", device, repeats + 1),
+            "commands": lambda: commands(Path(folder) / "commands", device, amount.commands, repeats),
+            "heads": lambda: closed_forms(frozen, repeats) if memory else (),
             "prompts": lambda: prompt_steps(frozen, classes),
             "counts": counts,
         }
         for group in groups:
-            yield from made[group]()
+            for each in made[group]():
+                yield replace(each, group=group)
+    where = f"{architecture} with random weights, {classes} classes, {repeats} turns; {' x '.join(reversed(machine(device)))}, " \
+            f"torch {torch.__version__}, one thread; {datetime.now(UTC).date()}"  # fmt: skip
+    yield Measure("bench", (time.perf_counter() - begin) / 60, "minutes", note=where, group="bench")

@@ -17,7 +17,7 @@ def train(run: Run, settings: Settings, progress: Callable[[Progress], None]) ->
 
     do(run, data_root=settings.data_root, cache=settings.cache, device=settings.device, progress=progress,
        save_every=settings.save_every, checkpoint=settings.checkpoint, logs=settings.logs,
-       keep_predictions=settings.predictions)  # fmt: skip
+       keep_predictions=settings.predictions, linears=settings.linears)  # fmt: skip
 
 
 def derived(folder: Path) -> dict[str, str]:

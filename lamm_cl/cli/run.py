@@ -62,6 +62,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     text = "also write what is predicted for each test image, to predictions.csv.gz in each run's folder; a finished run " \
         "without it is done again for it, its record stays"  # fmt: skip
     run.add_argument("--predictions", action="store_true", help=text)
+    text = "frozen linear layers packed for the processor, as torch computes them, or what a self-check finds faster (auto)"
+    run.add_argument("--linears", choices=("auto", "packed", "plain"), default="auto", help=text)
     run.add_argument("--checkpoint-activations", action="store_true", help="recompute blocks: less memory, the same values")
     run.set_defaults(command=_run)
 
@@ -114,7 +116,7 @@ def _run(args: argparse.Namespace) -> int:
     jobs = min(args.jobs, len(todo))
     wanted = tuple(dict.fromkeys(args.log))
     settings = Settings(root, cache, args.device, jobs, args.save_every, args.checkpoint_activations, wanted,
-                        args.predictions)  # fmt: skip
+                        args.predictions, args.linears)  # fmt: skip
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, here or in a worker; see towers/devices.py
     with _placed(address, todo, settings, args) as place:
         failures, finished, unpublished = _execute(todo, len(runs), settings, place)

@@ -55,6 +55,7 @@ class BackboneFacts:
     precision: str  # in which the frozen towers compute
     activation: str = ""  # QuickGELU or GELU
     file: str = ""  # sha256 of the weights' file, where it is known by its path
+    linears: str = "plain"  # or "packed": how the frozen linear layers were computed
 
 
 @dataclass(frozen=True)

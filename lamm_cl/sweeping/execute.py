@@ -30,7 +30,7 @@ SHARE = 0.01  # of a sweep's time, at most, goes into that before its end
 
 @dataclass(frozen=True)
 class Settings:
-    """Where runs are executed: nothing here may change what a record says."""
+    """Where and how runs are executed: nothing here may change what a record says, but `linears`, which it says."""
 
     data_root: Path | None
     cache: Path
@@ -40,6 +40,7 @@ class Settings:
     checkpoint: bool = False  # activation checkpointing: less memory, more time, the same values
     logs: tuple[str, ...] = ()  # training curves to write beside a run: csv, tensorboard, wandb
     predictions: bool = False  # write what is predicted for each test image beside a run
+    linears: str = "auto"  # frozen linear layers: plain, packed, or what is faster here (towers/selfcheck.py)
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,8 @@ def recompute(one: Stored, settings: Settings, tell: Callable[[Event], None], tr
         run = next((run for run in runs if (run.method, run.order) == (old.run.method, old.run.order)), None)
         if run is None:
             return f"run.order: {shown(old.run.order)} is none of its scenario's"
-        anew = replace(settings, jobs=1, cache=_without_features(settings.cache, Path(folder) / "cache"))
+        cache = _without_features(settings.cache, Path(folder) / "cache")
+        anew = replace(settings, jobs=1, linears=old.backbone.linears, cache=cache)
         failures = execute([replace(run, card=card)], anew, tell, train=train, publish=lambda *_: None)
         if failures:
             raise UserError(f"{old}: cannot be recomputed: {failures[0].text.strip().splitlines()[-1]}")

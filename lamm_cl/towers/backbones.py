@@ -62,8 +62,8 @@ def create(backbone: Backbone, config: dict[str, Any], file: Path, preprocess: d
     fill(model, file, backbone.architecture)
     clip = frozen(model, config, preprocess, hash_of(model.state_dict()))
     compare(clip, backbone.architecture)
-    clip.precision, clip.stored = backbone.precision, backbone.features
-    return clip
+    clip.stored = backbone.features
+    return clip.compute(backbone.precision)
 
 
 def with_random_weights(architecture: str) -> FrozenCLIP:

@@ -16,11 +16,12 @@ from functools import wraps
 import open_clip
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lamm_cl.errors import UserError
 from lamm_cl.towers import transformer
 from lamm_cl.towers.additions import Additions, AtBlock, of_blocks
+from lamm_cl.towers.linears import made
 from lamm_cl.towers.transformer import NONE, Deep, KeysValues
 
 LOWER = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -104,8 +105,22 @@ class FrozenCLIP:
         self.is_vit = hasattr(model.visual, "transformer")
         self.activation = ""  # QuickGELU or GELU: weights alone do not tell
         self.precision = "fp32"  # in which the towers compute; features leave them as float32
+        self.linears = "plain"  # or "packed": how the blocks' linear layers are computed (towers/linears.py)
         self.stored = "fp32"  # in which the feature bank keeps them
         self.checkpoint = False  # blocks keep no activations for the backward pass: less memory, the same values
+        self.compute()
+
+    def compute(self, precision: str = "fp32", linears: str = "plain") -> "FrozenCLIP":
+        """How the towers compute from here on.  Packed layers are made for the device on which the model lies now."""
+        self.precision, self.linears = precision, linears
+        for block in self.blocks:
+            block.linears = made(block, LOWER.get(precision), packed=linears == "packed")
+        return self
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """Of both towers; a ResNet has none."""
+        return [*self.model.transformer.resblocks, *(self.model.visual.transformer.resblocks if self.is_vit else ())]
 
     def __deepcopy__(self, memo: dict) -> "FrozenCLIP":
         """Itself: it never changes, and a copied model shares it; unless it was unfrozen."""
@@ -120,6 +135,7 @@ class FrozenCLIP:
         mine = copy(self)
         mine.model = deepcopy(self.model).requires_grad_(True)
         mine.model.logit_scale.requires_grad_(False)
+        mine.linears = "plain"
         return mine
 
     @property
@@ -147,7 +163,7 @@ class FrozenCLIP:
 
     def to(self, device: str) -> "FrozenCLIP":
         self.model.to(device)
-        return self
+        return self.compute(self.precision, self.linears)
 
     @property
     def scale(self) -> Tensor:

@@ -1,7 +1,10 @@
 """Where torch computes."""
 
+import os
+import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import torch
 
@@ -17,6 +20,17 @@ def device(wanted: str) -> str:
     if number and int(number) >= (here := torch.cuda.device_count()):
         raise UserError(f"--device {wanted}: there {'is' if here == 1 else 'are'} {here} here, cuda:0 to cuda:{here - 1}")
     return wanted if wanted != "auto" else "cuda" if found else "cpu"
+
+
+def machine(device: str) -> list[str]:
+    """What decides how fast it is: the GPU by its name, or the processor."""
+    if device.startswith("cuda"):
+        return [torch.cuda.get_device_name(device)]
+    with suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        if named := [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]:
+            return [named[0], str(len(named))]
+    return [platform.processor() or platform.machine(), str(os.cpu_count())]
 
 
 @contextmanager

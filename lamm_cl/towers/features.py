@@ -26,6 +26,7 @@ class FeaturesOnly:
 
     activation = ""
     precision = "fp32"
+    linears = "plain"
     stored = "as given"
     checkpoint = False
 

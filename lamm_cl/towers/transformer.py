@@ -59,15 +59,13 @@ def plus(x: Tensor, more: Tensor | None) -> Tensor:
 def project(block: nn.Module, x: Tensor, add: AtBlock = ABSENT) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values of a block for its raw input: (N, L, d) -> 3 x (N, h, L, d/h)."""
     h = block.ln_1(x)
-    qkv = F.linear(h, block.attn.in_proj_weight, block.attn.in_proj_bias)
-    return split_heads(block, plus(qkv, add.qkv(h)), 3)
+    return split_heads(block, plus(block.linears.qkv(h), add.qkv(h)), 3)
 
 
 def project_one(block: nn.Module, x: Tensor, at: tuple, add: AtBlock = ABSENT) -> tuple[Tensor, Tensor, Tensor]:
     """As `project`, with the query of one position a sequence: `at` picks (N, d) from (N, L, d)."""
-    h, W, b = block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias
-    d = W.shape[1]
-    q, kv = F.linear(h[at].unsqueeze(1), W[:d], b[:d]), F.linear(h, W[d:], b[d:])
+    h = block.ln_1(x)
+    q, kv, d = block.linears.query(h[at].unsqueeze(1)), block.linears.keys_values(h), h.shape[-1]
     if (more := add.qkv(h)) is not None:
         q, kv = q + more[at].unsqueeze(1)[..., :d], kv + more[..., d:]
     (q,) = split_heads(block, q, 1)
@@ -85,12 +83,12 @@ def in_front(block: nn.Module, front: tuple[Tensor, Tensor] | None, k: Tensor, v
 def residual(block: nn.Module, x: Tensor, attended: Tensor, add: AtBlock = ABSENT) -> Tensor:
     """The residual stream behind a block's attention: (N, L, d), (N, h, L, d/h) -> (N, L, d)."""
     a = attended.transpose(1, 2).flatten(-2)
-    return x + plus(block.attn.out_proj(a), add.out(a))
+    return x + plus(block.linears.out(a), add.out(a))
 
 
 def feed(block: nn.Module, x: Tensor, add: AtBlock = ABSENT, first: Tensor | None = None) -> Tensor:
     """The rest of a block behind its residual: (N, L, d) -> (N, L, d).  first (N, d): position 0, if x does not begin there."""
-    y = x + block.mlp(block.ln_2(x))
+    y = x + block.linears.mlp(block.ln_2(x))
     return plus(y, add.beside(x, x[:, 0] if first is None else first))
 
 
@@ -147,9 +145,17 @@ def attention(block: nn.Module, q: Tensor, k: Tensor, v: Tensor, causal: bool,
               front: tuple[Tensor, Tensor] | None) -> Tensor:  # fmt: skip
     """All positions of a sequence (N, h, L, d/h) look at those before them (causal) or at all, and at what stands in front."""
     if front is None or not causal:
-        return F.scaled_dot_product_attention(q, *in_front(block, front, k, v), is_causal=causal)
-    mask = visible(q.shape[2], front[0].shape[1], q.device)
-    return F.scaled_dot_product_attention(q, *in_front(block, front, k, v), attn_mask=mask)
+        return attend(q, *in_front(block, front, k, v), causal=causal)
+    return attend(q, *in_front(block, front, k, v), visible(q.shape[2], front[0].shape[1], q.device))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+    """softmax(q k^T / sqrt(d/h)) v.  On a processor in fp32 whatever the precision: in bf16 its backward pass takes longer than
+    all matrix products of a text's step."""
+    if q.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
+    with torch.autocast("cpu", enabled=False):
+        return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask, is_causal=causal)
 
 
 def run_to_first(blocks: nn.ModuleList, x: Tensor, deep: Deep, start: int, checkpoint: bool = False,
@@ -215,7 +221,7 @@ def run_suffix(blocks: nn.ModuleList, x: Tensor, prefix: Prefix, eot: Tensor, ad
         else:
             q, k, v = project(block, x, add)
         k, v = torch.cat([spread(k0, len(q)), k], dim=2), torch.cat([spread(v0, len(q)), v], dim=2)
-        x = residual(block, x, F.scaled_dot_product_attention(q, k, v, attn_mask=mask), add)
+        x = residual(block, x, attend(q, k, v, mask), add)
         first = prefix.first[i]
         x = feed(block, x, add, None if first is None else spread(first, len(x)))
     return x.squeeze(1)

@@ -41,6 +41,7 @@ def facts_of_backbone(backbone: Backbone, frozen: FrozenCLIP) -> BackboneFacts:
     return BackboneFacts(
         *(backbone.architecture, backbone.weights, frozen.weights_hash, frozen.precision, frozen.activation),
         file=weights_hash(backbone, None),
+        linears=frozen.linears,
     )
 
 

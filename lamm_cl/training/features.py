@@ -34,6 +34,7 @@ from lamm_cl.towers.features import FeaturesOnly
 from lamm_cl.training import bank
 
 BATCH = 64  # images a forward pass of the frozen tower; part of the key, since it decides the last bits
+AT_ONCE = 4  # of a packed one: a processor's cache holds no more
 IN_MEMORY = 2**29  # bytes of preprocessed images that are kept instead of being decoded again
 MANY = 256  # image files that are worth worker processes
 AHEAD = 16  # decoded images that a worker keeps ready: ten megabytes at 224 x 224 pixels
@@ -171,6 +172,11 @@ class Given:
         return next(self.batches([ids], epoch, kind))
 
 
+def at_once(clip: FrozenCLIP) -> int:
+    """Images a forward pass, where nothing learns."""
+    return AT_ONCE if clip.linears == "packed" else BATCH
+
+
 class Features:
     """Image features of samples of a split, from the bank; kinds: which of unit (B, D), raw (B, D) and trunk (B, w).
 
@@ -212,7 +218,7 @@ class Features:
         if augmentation and (scale := self.pixels.augmentation.scale) != Augmentation.scale:
             augmentation += scale
         samples = hashlib.sha256(self.ids.numpy().tobytes()).hexdigest()
-        facts = self.facts | {"augmentation": augmentation, "samples": samples, "batch": BATCH}
+        facts = self.facts | {"augmentation": augmentation, "samples": samples, "batch": at_once(self.pixels.clip)}
         if (noise := self.pixels.noise) is not None:
             facts |= {"noise": [noise.seed, noise.std, noise.clamp, epoch]}
         return facts if kind == "unit" else facts | {"kind": kind}
@@ -221,7 +227,7 @@ class Features:
     def encode(self, epoch: int) -> dict[str, np.ndarray]:
         """kind -> array, in one pass."""
         clip = self.pixels.clip
-        batches = self.pixels.batches(self.ids.split(BATCH), epoch)
+        batches = self.pixels.batches(self.ids.split(at_once(self.pixels.clip)), epoch)
         if self.kinds == ("unit",):
             found = {"unit": torch.cat([clip.image(x).cpu() for x in batches])}
         else:

@@ -34,6 +34,7 @@ from lamm_cl.towers.clip import FrozenCLIP
 from lamm_cl.towers.devices import device as resolved
 from lamm_cl.towers.devices import one_thread
 from lamm_cl.towers.features import FeaturesOnly
+from lamm_cl.towers.selfcheck import settled
 from lamm_cl.training import predictions, stream
 from lamm_cl.training.facts import Stopwatch, deciders, facts_of, facts_of_backbone, measured
 from lamm_cl.training.keeper import Keeper
@@ -41,7 +42,7 @@ from lamm_cl.training.logs import plugins_for
 from lamm_cl.training.loop import Loop
 from lamm_cl.training.recorder import Recorder, count_of
 from lamm_cl.training.sources import Sources, sources
-from lamm_cl.training.state import State
+from lamm_cl.training.state import State, linears_of
 from lamm_cl.training.state import read as read_state
 from lamm_cl.training.work import work_of
 
@@ -52,9 +53,13 @@ OUT_OF_MEMORY = (
 
 
 @lru_cache(maxsize=1)
-def backbone_on(backbone: Backbone, device: str) -> FrozenCLIP:
-    """The runs of a process share the frozen weights."""
-    return load(backbone).to(device)
+def backbone_on(backbone: Backbone, device: str, linears: str = "plain", cache: Path = Path()) -> FrozenCLIP:
+    """The runs of a process share the frozen weights.  linears: plain, packed, or auto: what the self-check found."""
+    clip = load(backbone).to(device)
+    if isinstance(clip, FrozenCLIP) and linears != "plain":
+        with one_thread():
+            clip.compute(clip.precision, settled(clip, linears, cache))
+    return clip
 
 
 @lru_cache(maxsize=2)  # what is tested, and what it is learned from
@@ -71,7 +76,7 @@ def facts_of_features(frozen: FrozenCLIP) -> dict:
     """What decides the frozen features of an image, beside the image."""
     return {"weights": frozen.weights_hash, "activation": frozen.activation, "precision": frozen.precision,
             "stored": frozen.stored, "preprocess": frozen.preprocess_facts, "device": frozen.device.type,
-            **deciders()}  # fmt: skip
+            **({"linears": frozen.linears} if frozen.linears != "plain" else {}), **deciders()}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -132,12 +137,16 @@ def sources_of(run: Run, model: Learner, dataset: Dataset, parts: stream.Stream,
 
 
 def do(run: Run, *, data_root: Path | None, cache: Path, device: str, progress: Callable[[Progress], None],
-       save_every: float = 30, checkpoint: bool = False, logs: tuple[str, ...] = (), keep_predictions: bool = False
-       ) -> Record:  # fmt: skip
-    """Train and test one method on one data set with one seed; the record and the learned tensors go to run.folder."""
+       save_every: float = 30, checkpoint: bool = False, logs: tuple[str, ...] = (), keep_predictions: bool = False,
+       linears: str = "plain") -> Record:  # fmt: skip
+    """Train and test one method on one data set with one seed; the record and the learned tensors go to run.folder.
+
+    linears: plain, packed or auto; what was begun goes on as it was, where it is left to us.
+    """
     start = time.perf_counter()
     with one_thread():
-        frozen = backbone_on(run.scenario.backbone, resolved(device))
+        linears = (linears_of(run.folder) or linears) if linears == "auto" else linears
+        frozen = backbone_on(run.scenario.backbone, resolved(device), linears, cache)
         frozen.checkpoint = checkpoint
         dataset = dataset_of(run.scenario, run.dataset, data_root, cache)
         try:
@@ -182,6 +191,7 @@ def complete(prepared: Prepared, progress: Callable[[Progress], None], *, save_e
     identity = run.identity | {
         "scenario hash": content_hash(run.scenario), "card hash": content_hash(run.card), "weights hash": frozen.weights_hash,
         "dataset": dataset.fingerprint, "device": frozen.device.type, "torch": torch.__version__,
+        "linears": frozen.linears,
     }  # fmt: skip
     resumed = read_state(run.folder, identity)
     if resumed and keep_predictions and not predictions.are_kept(run.folder, resumed.experience):

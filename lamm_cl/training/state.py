@@ -10,6 +10,7 @@ Format 1 had `momentum/NAME` where format 2 has `optimizer/NAME/momentum_buffer`
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,6 +63,7 @@ def read(folder: Path, identity: dict) -> State | None:
         found = json.loads(told["state"])
     except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
         return None
+    found["identity"].setdefault("linears", "plain")  # there was nothing else
     if found["format"] not in KNOWN:
         identity = {"format": FORMAT, **identity}
     for name, value in identity.items():
@@ -77,6 +79,14 @@ def read(folder: Path, identity: dict) -> State | None:
         else:
             state.optimizer.setdefault(name, {})[key] = tensor
     return state
+
+
+def linears_of(folder: Path) -> str:
+    """How the linear layers of an unfinished run are computed; "" if there is none, or nobody knows."""
+    with suppress(OSError, SafetensorError, KeyError, TypeError, ValueError):
+        with open_regular(folder / NAME), safe_open(folder / NAME, "pt") as file:
+            return str(json.loads(file.metadata()["state"])["identity"].get("linears", "plain"))
+    return ""
 
 
 def _named(tensors: dict[str, Tensor]) -> Iterator[tuple[str, str, str, Tensor]]:
