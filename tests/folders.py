@@ -1,11 +1,13 @@
 """What a results folder costs as it grows: seconds of each command, and of publishing, at so many generated runs.
 
     python tests/folders.py 50 500 5000
+    python tests/folders.py --each 1 5000       only the share of publishing in a sweep whose runs take so many seconds
 
 Each command is a process of its own; its processor time is told, which a busy machine changes less than the clock. Generated
 runs have a record of the demo's size and no learned tensors. Not part of `make test`.
 """
 
+import argparse
 import os
 import re
 import resource
@@ -14,7 +16,6 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import yaml
@@ -71,28 +72,47 @@ def seconds_of(words: list[str]) -> tuple[float, float]:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, took
 
 
-def main(counts: list[int]) -> None:
+def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
-    for count in counts:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--each", type=float, default=0.0, metavar="SECONDS", help="that a run takes, by a clock set forward")
+    parser.add_argument("runs", type=int, nargs="*", default=[50, 500])
+    args = parser.parse_args()
+    for count in args.runs:
         with tempfile.TemporaryDirectory() as home:
-            measured(count, Path(home))
+            measured(count, Path(home), args.each)
 
 
-def measured(count: int, home: Path) -> None:
+def measured(count: int, home: Path, each: float) -> None:
     scenario, folder = scenario_of(count, home), home / "results" / "folders"
     settings = Settings(None, home / "cache", "cpu", 1)
     runs = plan(load_scenario(str(scenario)), home / "results")
     prints = {name: catalogue.load(name, None, settings.cache).fingerprint for name in DATASETS}
     published: list[float] = []
+    done = 0
+
+    def clock() -> float:
+        return time.monotonic() + each * done
 
     def publish(run: Run, tell: object) -> None:
         start = time.process_time()
         doors.publish(run)
         published.append(time.process_time() - start)
 
+    def learn(*arguments: object) -> None:
+        nonlocal done
+        train(*arguments, fingerprints=prints)
+        done += 1
+
     start = time.monotonic()
-    failures = execute(runs, settings, lambda event: None, train=partial(train, fingerprints=prints), publish=publish)
+    failures = execute(runs, settings, lambda event: None, train=learn, publish=publish, clock=clock)
     assert not failures, failures[0].text
+    if each:
+        took = time.monotonic() - start + each * done
+        share = f"{100 * sum(published) / took:.2f} % of its {took:.0f} s"
+        say = f"{len(runs):,} runs of {each:g} s: published {len(published)} times"
+        sys.stdout.write(f"{say}, {sum(published):.1f} s of CPU, {share}\n")
+        return
     say = f"{len(runs):,} runs, {time.monotonic() - start:.1f} s of nothing but records and publishing"
     sys.stdout.write(f"{say}: published {len(published)} times, {sum(published):.2f} s of CPU, last {published[-1]:.2f} s\n")
     for name in ("forgetting_curves", "accuracy_matrix"):  # of no interest here
@@ -107,4 +127,4 @@ def measured(count: int, home: Path) -> None:
 
 
 if __name__ == "__main__":
-    main([int(word) for word in sys.argv[1:]] or [50, 500])
+    main()

@@ -25,7 +25,7 @@ from lamm_cl.sweeping.plan import Progress, Run, check_folder, complete
 PATIENCE = 15  # seconds that an interrupted worker gets to finish the write in progress
 RETRY = 0.5  # seconds before a run that another process does is looked at again
 EVERY = 5  # seconds, at least, between two times that reports are brought up to date
-SHARE = 0.01  # of a sweep's time, at most, goes into that before its end
+SHARE = 0.005  # of a sweep's time, at most, goes into that before its end
 
 
 @dataclass(frozen=True)
