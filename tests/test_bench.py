@@ -107,7 +107,7 @@ def small(monkeypatch):
     monkeypatch.setattr(workloads, "COUNTS", (2, 3))
     monkeypatch.setattr(workloads, "METHODS", ("zero-shot", "lamm"))
     monkeypatch.setattr(workloads, "EXPERIENCES", 4)
-    monkeypatch.setattr(workloads, "at_once", lambda clip: 2)
+    monkeypatch.setattr(workloads, "AT_ONCE", {"plain": 2, "packed": 2})
     monkeypatch.setattr(limit, "SECONDS", 0.001)
     demo = load_scenario("demo")
     quick = demo.model_copy(update={"overrides": demo.overrides | {"lamm": {"training": {"epochs": 2, "warmup": None}}}})

@@ -2,6 +2,7 @@
 
 import os
 import time
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from test_towers import CONTEXTS, model_of, plain
 
 from lamm_cl.learner import model as learner
 from lamm_cl.learner.shown import Images
+from lamm_cl.towers import clip, transformer
 from lamm_cl.training import bank
 from lamm_cl.training.features import Features, Pixels
 
@@ -88,6 +90,26 @@ def test_checkpointed_activations_give_the_same_bits(tmp_path):
         terms["cross_entropy"].backward()
         learned[frozen.checkpoint] = [p.grad for p in one.parameters() if p.requires_grad]
     assert all(torch.equal(a, b) for a, b in zip(*learned.values(), strict=True))
+
+
+@pytest.mark.parametrize("free, again", [(0, 3), (2**40, 0)])
+def test_texts_of_all_positions_keep_no_activations_that_would_not_fit_and_give_the_same_bits(free, again, monkeypatch):
+    """COMMA's score keeps all 77 positions of every class; towers of 3 blocks."""
+    loss, context = {"use": "comma.Score", "weight": 1.0}, {"use": "comma.COMMA", "n": 2, "init": "a photo of a", "depth": 3}
+    learned = []
+    for bytes_free in (2**40, free):
+        recomputed = Mock(wraps=transformer.recomputed)
+        with monkeypatch.context() as patch:
+            patch.setattr(transformer, "recomputed", recomputed)
+            patch.setattr(clip, "free_memory", Mock(return_value=bytes_free))
+            one = model_of(context, loss=loss)
+            one.train()
+            _, terms = one.loss(Images(pixels=images(1, 3, 16)), torch.tensor([0, 3, 2]))
+            sum(terms.values()).backward()
+        learned.append([p.grad for p in one.parameters() if p.requires_grad])
+
+    assert recomputed.call_count == again
+    assert all(torch.equal(a, b) for a, b in zip(*learned, strict=True))
 
 
 def test_cocoop_is_evaluated_in_chunks_that_bound_memory(monkeypatch):

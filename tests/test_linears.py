@@ -9,6 +9,7 @@ from generated import TINY, frozen_clip, images
 from torch import nn
 
 from lamm_cl.errors import UserError
+from lamm_cl.towers import clip as towers
 from lamm_cl.towers import linears, selfcheck
 from lamm_cl.towers.clip import FrozenCLIP, Prompts
 from lamm_cl.training import run as training
@@ -170,3 +171,29 @@ def test_features_of_packed_towers_are_other_entries_of_the_bank(tmp_path):
     assert "linears" not in plain and plain["batch"] == 64  # as it always was
     assert (packed["linears"], packed["batch"]) == ("packed", 4)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+# --- images at once ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["plain", "packed"])
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        lambda B, w: Prompts(),
+        lambda B, w: Prompts(first=torch.randn(2, w), deep=[torch.randn(2, w)]),
+        lambda B, w: Prompts(first=torch.randn(B, 2, w), deep={1: torch.randn(B, 2, w)}, read=range(2)),
+        lambda B, w: Prompts(keys_values={0: (torch.randn(B, 2, w),) * 2, 2: (torch.randn(1, 2, w),) * 2}),
+    ],
+)
+def test_images_that_nothing_learns_from_go_through_a_few_at_once_and_give_the_same(how, prompts, monkeypatch):
+    clip, x = clip_of().compute(linears=how), images(1, 7, 16)
+    asked = prompts(7, clip.w)
+    with torch.no_grad():
+        monkeypatch.setitem(towers.AT_ONCE, how, 7)
+        whole = clip.image_all(x, asked)
+        monkeypatch.setitem(towers.AT_ONCE, how, 3)
+        parts = clip.image_all(x, asked)
+
+    for name in ("unit", "raw", "trunk"):
+        torch.testing.assert_close(getattr(parts, name), getattr(whole, name), atol=2e-6, rtol=1e-6)

@@ -164,17 +164,18 @@ def test_deep_prompts_reach_the_block_they_are_meant_for():
 def test_commas_score_can_count_the_text_alone_or_all_77_positions():
     context = {"use": "comma.COMMA", "n": 2, "init": "a photo of a", "depth": 3}
     x, targets = images(4, 2, 16), torch.tensor([0, 3])
-    found = {}
+    found, tokens = {}, {}
     for positions in ("all", "text"):
         loss = {"use": "comma.Score", "weight": 1.0, "positions": positions}
         one = model_of(context, loss=loss, template="a photo of a {}, a pet.")
         one.train()
         out = one.output(Images(pixels=x), one.classes)
-        found[positions] = one.extra_loss(one, out, targets)["score"]
-        distance = 1 - torch.nn.functional.cosine_similarity(out.tokens, one.extra_loss.kept[one.classes], dim=-1)
+        found[positions], tokens[positions] = one.extra_loss(one, out, targets)["score"], out.tokens
+    distance = 1 - torch.nn.functional.cosine_similarity(tokens["all"], one.extra_loss.kept[one.classes], dim=-1)
     frozen_eot = tiny_clip().tokenize([f"a photo of a {name}, a pet." for name in NAMES]).argmax(dim=-1).tolist()
     ends = [min(ends) for ends in zip(one.texts.frames[0].eot, frozen_eot, strict=True)]
     rows = torch.cat([row[: end + 1] for row, end in zip(distance, ends, strict=True)])
+    assert tokens["text"].shape[1] == 1 + max(one.texts.frames[0].eot) < tokens["all"].shape[1] == 77
     torch.testing.assert_close(found["all"], distance.mean())
     torch.testing.assert_close(found["text"], rows.mean())
     assert abs(found["all"] - found["text"]) > 1e-3

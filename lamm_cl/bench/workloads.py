@@ -35,12 +35,12 @@ from lamm_cl.learner.shown import Images
 from lamm_cl.results.record import Count
 from lamm_cl.sweeping.plan import Run, plan
 from lamm_cl.towers.backbones import load, with_random_weights
-from lamm_cl.towers.clip import LOWER, FrozenCLIP
+from lamm_cl.towers.clip import AT_ONCE, LOWER, FrozenCLIP
 from lamm_cl.towers.devices import machine
 from lamm_cl.towers.selfcheck import is_candidate
 from lamm_cl.training import stream
 from lamm_cl.training.facts import Stopwatch
-from lamm_cl.training.features import BATCH, Features, Pixels, at_once
+from lamm_cl.training.features import BATCH, Features, Pixels
 from lamm_cl.training.loop import Loop
 from lamm_cl.training.optimizing import optimizer
 from lamm_cl.training.recorder import Recorder
@@ -199,7 +199,7 @@ def computations(clip: FrozenCLIP, classes: int) -> Iterator[tuple[str, Callable
     """Name, a step, and of what: one after another, since each keeps what it has."""
     for method in LIMITS:
         if method == "encoding":
-            encoded = at_once(clip)
+            encoded = AT_ONCE[clip.linears]
             images = torch.randn(encoded, 3, clip.image_size, clip.image_size, generator=torch.Generator().manual_seed(1))
             yield method, torch.no_grad()(partial(clip.image, images.to(clip.device))), f"batch {encoded}"
         else:

@@ -205,9 +205,9 @@ class Learner(nn.Module):
         prompts = self.context.text(image, classes) if self.head.reads_text else Prompts()
         tokens = text = None
         if self.texts is not None:
-            if "tokens" in self.needs and self.training:
+            if self.needs & {"tokens", "text_tokens"} and self.training:
                 (frame,) = self.texts.frames
-                tokens = frame.last_tokens(prompts, self.labels(classes), classes)  # (c, 77, d)
+                tokens = frame.last_tokens(prompts, self.labels(classes), classes, padded="tokens" in self.needs)  # (c, L, d)
                 text = frame.read(tokens, classes)
             else:
                 text = self.text_features(prompts, classes)

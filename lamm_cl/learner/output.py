@@ -19,7 +19,7 @@ class Output:
     prompts: Prompts  # of the text tower
     classes: range
     scale: Tensor  # by which CLIP multiplies cosines
-    tokens: Tensor | None = None  # (c, 77, d), the last tokens of the text tower, for losses that read them
+    tokens: Tensor | None = None  # (c, L, d), the last tokens of the text tower, for losses that read them
     image_prompts: Prompts = field(default_factory=Prompts)
     raw: Tensor | None = None  # (B, D) image features before they were normalised
     trunk: Tensor | None = None  # (B, w) before the projection

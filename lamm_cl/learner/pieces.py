@@ -43,7 +43,7 @@ class Piece(nn.Module):
     """What all pieces share.
 
     needs: what a step must bring or make: frozen, raw, trunk, pixels (of Images); tokens, reference (of the text side, for a
-        loss), text_raw, text_each (for a head).
+        loss), text_tokens (tokens without the padding behind the longest text), text_raw, text_each (for a head).
     draws: its forward draws random numbers: the loop then seeds torch around every step.
     looks_again: `finish` takes all images of the experience through the towers as they were learned, once (Frozen.batches).
     counted: the passes of images and prompts that it takes are among those that training/work.py counts.

@@ -45,7 +45,7 @@ def table_for(clip: FeaturesOnly, experiences: list[range], context: ContextLear
     if not head.reads_text:
         return None
     learns = any(True for piece in (context, labels) for _ in piece.parameters())
-    if learns or labels.k or context.reads_images or needs & {"tokens", "reference"}:
+    if learns or labels.k or context.reads_images or needs & {"tokens", "text_tokens", "reference"}:
         raise clip.lacks("the text tower")
     if clip.texts is None:
         raise clip.lacks("class texts")

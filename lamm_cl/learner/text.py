@@ -116,9 +116,12 @@ class Frame(nn.Module):
     def _tower(self) -> dict[str, Tower]:
         return {"tower": self.additions[0]} if self.additions else {}
 
-    def last_tokens(self, prompts: Prompts, labels: Tensor | None, classes: range) -> Tensor:
-        """The last block's output at all positions, padding included (c, 77, d)."""
-        whole = self.whole(prompts.first, labels, classes)
+    def last_tokens(self, prompts: Prompts, labels: Tensor | None, classes: range, padded: bool = True) -> Tensor:
+        """The last block's output at all positions (c, L, d): 77, padding included, or up to the end of the longest text."""
+        if padded:
+            whole = self.whole(prompts.first, labels, classes)
+        else:
+            whole = self.assemble(prompts.first, labels, classes, 0, 1 + max(self.eot[classes.start : classes.stop]))
         return self.clip.tokens(whole, prompts.deep, prompts.keys_values, **self._tower)
 
     def read(self, tokens: Tensor, classes: range) -> Tensor:

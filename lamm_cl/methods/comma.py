@@ -78,6 +78,8 @@ class Score(Loss):
                  positions: Literal["all", "text"] = "all", instead: dict[str, str] | None = None):  # fmt: skip
         super().__init__()
         self.positions = positions
+        if positions == "text":
+            self.needs = frozenset({"text_tokens"})
         self.clip, self.weights = clip, {"score": weight}
         template = (instead or {}).get(dataset, template)
         self.prompts = clip.tokenize(filled(template, names))
@@ -88,11 +90,12 @@ class Score(Loss):
             ids = self.prompts[out.classes.start : out.classes.stop]
             with torch.no_grad():
                 self.kept = {out.classes: self.clip.tokens(self.clip.embed(ids))}  # (c, L, d)
-        distance = 1 - F.cosine_similarity(out.tokens, self.kept[out.classes], dim=-1)  # (c, L)
+        theirs = self.kept[out.classes][:, : out.tokens.shape[1]]
+        distance = 1 - F.cosine_similarity(out.tokens, theirs, dim=-1)  # (c, L)
         if self.positions == "all":
             return {"score": distance.mean()}
         (frame,) = model.texts.frames
         ours = frame.end[out.classes.start : out.classes.stop]
-        theirs = self.prompts[out.classes.start : out.classes.stop].argmax(dim=-1)
-        counted = torch.arange(distance.shape[1], device=distance.device) <= torch.minimum(ours, theirs).unsqueeze(1)
+        end = torch.minimum(ours, self.prompts[out.classes.start : out.classes.stop].argmax(dim=-1))
+        counted = torch.arange(distance.shape[1], device=distance.device) <= end.unsqueeze(1)
         return {"score": distance[counted].mean()}

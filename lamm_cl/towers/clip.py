@@ -8,10 +8,11 @@ from lamm_cl import vision  # noqa: F401  first: it makes torchvision importable
 
 # isort: split
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
 from functools import wraps
+from itertools import repeat
 
 import open_clip
 import torch
@@ -21,9 +22,12 @@ from torch import Tensor, nn
 from lamm_cl.errors import UserError
 from lamm_cl.towers import transformer
 from lamm_cl.towers.additions import Additions, AtBlock, of_blocks
+from lamm_cl.towers.devices import free_memory
 from lamm_cl.towers.linears import made
 from lamm_cl.towers.transformer import NONE, Deep, KeysValues
 
+AT_ONCE = {"plain": 64, "packed": 4}  # images a pass of a processor, where nothing learns: more fall out of its cache
+KEPT = 22  # times its input, what a block keeps for its backward pass: measured at ViT-B/16, QuickGELU, fp32
 LOWER = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -58,6 +62,22 @@ class Prompts:
             deep = [part(vectors) for vectors in self.deep]
         return replace(self, first=part(self.first), deep=deep, classes=classes)
 
+    def of_images(self, n: int) -> Iterator["Prompts"]:
+        """Of the image tower: the parts for n images after another."""
+
+        def parts(vectors: Tensor | None) -> Iterator[Tensor | None]:
+            own = vectors is not None and vectors.ndim == 3 and len(vectors) > 1
+            return iter(vectors.split(n)) if own else repeat(vectors)
+
+        named = isinstance(self.deep, Mapping)
+        keys, blocks = list(self.deep) if named else [], list(self.deep.values() if named else self.deep)
+        first, deep = parts(self.first), [parts(vectors) for vectors in blocks]
+        pairs = {i: tuple(map(parts, pair)) for i, pair in self.keys_values.items()}
+        while True:
+            fresh = [next(each) for each in deep]
+            kv = {i: (next(k), next(v)) for i, (k, v) in pairs.items()}
+            yield replace(self, first=next(first), deep=dict(zip(keys, fresh)) if named else fresh, keys_values=kv)
+
 
 NOTHING = Prompts()
 
@@ -69,6 +89,12 @@ class ImageFeatures:
     unit: Tensor  # (B, D)
     raw: Tensor  # (B, D), not normalised
     before: Tensor | None  # (B, w) before the projection, where the tower has one
+
+    @staticmethod
+    def joined(parts: Sequence["ImageFeatures"]) -> "ImageFeatures":
+        before = [part.before for part in parts if part.before is not None]
+        whole = (torch.cat([getattr(part, name) for part in parts]) for name in ("unit", "raw"))
+        return ImageFeatures(*whole, torch.cat(before) if before else None)
 
     @property
     def trunk(self) -> Tensor:
@@ -213,10 +239,18 @@ class FrozenCLIP:
 
     @in_precision
     def tokens(self, prompts: Tensor, deep: Deep = (), keys_values: KeysValues = NONE, tower: Additions | None = None) -> Tensor:
-        """The plain tower: prompts (N, L, d) -> the last block's output at every position (N, L, d)."""
+        """The plain tower: prompts (N, L, d) -> the last block's output at every position (N, L, d).
+
+        Blocks keep no activations for the backward pass where these would take more than half of the free memory.
+        """
         x = prompts + self.model.positional_embedding[: prompts.shape[1]]
-        return transformer.run(self.model.transformer.resblocks, x, deep, start=1, causal=True, checkpoint=self.checkpoint,
+        checkpoint = self.checkpoint or (torch.is_grad_enabled() and self.would_keep(x.numel()) > free_memory(self.device) / 2)
+        return transformer.run(self.model.transformer.resblocks, x, deep, start=1, causal=True, checkpoint=checkpoint,
                                keys_values=keys_values, added=self.added("text", tower))  # fmt: skip
+
+    def would_keep(self, numbers: int) -> int:
+        """Bytes that the text tower keeps of an input of so many numbers for the backward pass, at most."""
+        return 4 * numbers * self.depth * KEPT
 
     @in_precision
     def read(self, x: Tensor) -> Tensor:
@@ -242,7 +276,10 @@ class FrozenCLIP:
         `ln_pre`, without positions of their own; deep ones replace them at the input of block i+1 (MaPLe's release,
         clip/model.py).  A ResNet takes no prompts and has no blocks to add to.
         """
-        v = self.model.visual
+        v, most = self.model.visual, AT_ONCE[self.linears]
+        if len(images) > most and self.device.type == "cpu" and not torch.is_grad_enabled() and tower is None:  # which may draw
+            parts = [self.image_all(x, p) for x, p in zip(images.split(most), prompts.of_images(most))]
+            return ImageFeatures.joined(parts)
         if not self.is_vit:
             assert prompts.first is None and not prompts.deep and not prompts.keys_values
             raw = v(images).float()

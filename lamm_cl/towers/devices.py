@@ -33,6 +33,21 @@ def machine(device: str) -> list[str]:
     return [platform.processor() or platform.machine(), str(os.cpu_count())]
 
 
+def free_memory(where: torch.device) -> float:
+    """Bytes that can be had there; of a processor, inf where the system does not tell."""
+    if where.type == "cuda":
+        reserved = torch.cuda.memory_reserved(where) - torch.cuda.memory_allocated(where)
+        return torch.cuda.mem_get_info(where)[0] + reserved
+    found = float("inf")
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found = 1024 * float(next(line.split()[1] for line in lines if line.startswith("MemAvailable:")))
+    with suppress(OSError, ValueError):  # a container's limit; "max": none
+        limit, used = (float(Path(f"/sys/fs/cgroup/memory.{name}").read_text()) for name in ("max", "current"))
+        found = min(found, limit - used)
+    return found
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """One torch thread: sums, and so results, do not depend on the machine's cores or on the number of jobs."""

@@ -29,12 +29,11 @@ from lamm_cl.data.dataset import Split, in_memory
 from lamm_cl.data.images import open_image
 from lamm_cl.errors import UserError
 from lamm_cl.seeds import derive
-from lamm_cl.towers.clip import FrozenCLIP
+from lamm_cl.towers.clip import AT_ONCE, FrozenCLIP
 from lamm_cl.towers.features import FeaturesOnly
 from lamm_cl.training import bank
 
-BATCH = 64  # images a forward pass of the frozen tower; part of the key, since it decides the last bits
-AT_ONCE = 4  # of a packed one: a processor's cache holds no more
+BATCH = 64  # images a pass; what a tower takes at once of it (towers/clip.py) is part of the key, since it decides the last bits
 IN_MEMORY = 2**29  # bytes of preprocessed images that are kept instead of being decoded again
 MANY = 256  # image files that are worth worker processes
 AHEAD = 16  # decoded images that a worker keeps ready: ten megabytes at 224 x 224 pixels
@@ -172,11 +171,6 @@ class Given:
         return next(self.batches([ids], epoch, kind))
 
 
-def at_once(clip: FrozenCLIP) -> int:
-    """Images a forward pass, where nothing learns."""
-    return AT_ONCE if clip.linears == "packed" else BATCH
-
-
 class Features:
     """Image features of samples of a split, from the bank; kinds: which of unit (B, D), raw (B, D) and trunk (B, w).
 
@@ -218,7 +212,8 @@ class Features:
         if augmentation and (scale := self.pixels.augmentation.scale) != Augmentation.scale:
             augmentation += scale
         samples = hashlib.sha256(self.ids.numpy().tobytes()).hexdigest()
-        facts = self.facts | {"augmentation": augmentation, "samples": samples, "batch": at_once(self.pixels.clip)}
+        together = min(BATCH, AT_ONCE[self.pixels.clip.linears])
+        facts = self.facts | {"augmentation": augmentation, "samples": samples, "batch": together}
         if (noise := self.pixels.noise) is not None:
             facts |= {"noise": [noise.seed, noise.std, noise.clamp, epoch]}
         return facts if kind == "unit" else facts | {"kind": kind}
@@ -227,7 +222,7 @@ class Features:
     def encode(self, epoch: int) -> dict[str, np.ndarray]:
         """kind -> array, in one pass."""
         clip = self.pixels.clip
-        batches = self.pixels.batches(self.ids.split(at_once(self.pixels.clip)), epoch)
+        batches = self.pixels.batches(self.ids.split(BATCH), epoch)
         if self.kinds == ("unit",):
             found = {"unit": torch.cat([clip.image(x).cpu() for x in batches])}
         else:
