@@ -62,7 +62,7 @@ class Sources:
     def observed(self, i: int) -> "Observed":
         """The training images of experience i through the frozen tower; nothing is encoded before it is asked for."""
         parts = self.parts
-        val = Observed(self.bank, parts.val_part, parts.val[i], parts.val_targets[parts.val[i]]) if len(parts.val[i]) else None
+        val = Observed(self.bank, "val", parts.val[i], parts.val_targets[parts.val[i]]) if len(parts.val[i]) else None
         return Observed(self.bank, "train", parts.train[i], parts.train_targets[parts.train[i]], val=val)
 
 
