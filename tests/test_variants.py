@@ -36,3 +36,7 @@ def test_variants_stand_in_the_stream_of_their_defaults(name):
     facts = [scenario.model_dump(exclude=free) for scenario in (default, variants)]
 
     assert facts[0] == facts[1]
+
+
+def test_all_of_it_are_means_of_three_seeds(pages):
+    assert {len(load_scenario(name).seeds) for names in pages.STREAMS for name in names} == {3}
