@@ -289,7 +289,7 @@ def measured_variants(key: str) -> str:
         variants = [each for each in found if each != root and _root(each) == root and "+" not in each]
         if key != root and {key, root} <= found.keys():
             told.append(f"{found[key]} instead of {found[root]} on {where}")
-        elif variants and root in found:
+        elif key == root and key in found and variants:
             told.append(", ".join(f"{each} {found[each]}" for each in (key, *variants)) + f" on {where}")
     return f"By how much (average / last accuracy in % over all classes learned, means of 3 seeds): {'; '.join(told)}." if told else ""
 
