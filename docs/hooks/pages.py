@@ -282,7 +282,7 @@ def prompt_learners() -> str:
 
 
 def measured_variants(key: str) -> str:
-    """The sentence of a card's departures on what its variants, or it as a variant, change by how much; "" where nothing is shipped."""
+    """What a card's departures say of how much its variants, or it as a variant, change; "" where nothing is shipped."""
     root, told = _root(key), []
     for scenarios, where in STREAMS.items():
         found = _averages(scenarios)
@@ -291,7 +291,8 @@ def measured_variants(key: str) -> str:
             told.append(f"{found[key]} instead of {found[root]} on {where}")
         elif key == root and key in found and variants:
             told.append(", ".join(f"{each} {found[each]}" for each in (key, *variants)) + f" on {where}")
-    return f"By how much (average / last accuracy in % over all classes learned, means of 3 seeds): {'; '.join(told)}." if told else ""
+    head = "By how much (average / last accuracy in % over all classes learned, means of 3 seeds)"
+    return f"{head}: {'; '.join(told)}." if told else ""
 
 
 def variants() -> str:
@@ -308,9 +309,8 @@ def variants() -> str:
 def _averages(scenarios: tuple[str, ...]) -> dict[str, str]:
     """Method -> its average and last accuracy where all classes compete, mean over data sets."""
     rows = [row for name in scenarios for row in _rows(name, "incremental") if row["label space"] == "joint"]
-    many = any(row["dataset"] == "average" for row in rows)
-    return {row["method"]: f"{row['average incremental']} / {row['last']}" for row in rows
-            if "@" not in row["method"] and (row["dataset"] == "average" or not many) and row["method"] in card_names()}  # fmt: skip
+    means, cards = [row for row in rows if row["dataset"] == "average"] or rows, card_names()
+    return {row["method"]: f"{row['average incremental']} / {row['last']}" for row in means if row["method"] in cards}
 
 
 def _root(key: str) -> str:
