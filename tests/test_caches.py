@@ -5,6 +5,7 @@ import torch
 import toy
 
 from lamm_cl.learner.shown import Images
+from lamm_cl.training.features import Pixels
 
 GAUSSIANS = ("gda", "gda-released", "gda-base2new")
 TRAINED = ("tip-adapter-f", "tip-adapter-f-released")
@@ -112,6 +113,17 @@ def test_gda_released_chooses_on_the_validation_images_of_classes_seen(tmp_path)
 
     assert torch.equal(torch.cat(head.x), val.unit) and torch.equal(torch.cat(head.y), val.y)
     assert head.fitted.n.tolist() == [12.0] * 4
+
+
+def test_validation_images_that_training_leaves_over_are_the_ones_that_are_looked_at(tmp_path):
+    one = prepared(tmp_path, "gda-released", experiences=2)
+    val = one.sources.observed(1).val
+
+    images = Pixels(toy.dataset().train, one.model.clip)
+    with torch.no_grad():
+        x = one.model.clip.image_all(next(images.batches([val.ids], 0))).unit
+    assert not set(val.ids.tolist()) & set(torch.cat(one.sources.parts.train).tolist())
+    assert torch.allclose(val.unit, x, atol=1e-5)
 
 
 def test_gda_with_one_image_a_class_has_nothing_to_choose_on(tmp_path):

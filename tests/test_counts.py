@@ -16,6 +16,14 @@ KINDS = {  # of each kind of method one -> what the toy needs otherwise
     "simplecil": {},
     "gda": {},
     "rapf": {"training": toy.SMALL},
+    "engine": {"training": toy.SMALL},
+    "proof": {"training": toy.SMALL, "memory": {"total": 6}},
+    "bofa": {"training": toy.SMALL, "head": {"Kt": 8}},
+    "cliplora": {"training": toy.SMALL | {"steps_per_shot": None}},
+    "l2p-c3box": {"training": AUGMENTED, "memory": {"per_class": 2}},
+    "codaprompt-c3box": {"training": toy.SMALL, "memory": {"total": 5}} | toy.shallow("codaprompt"),
+    "coop+replay": {"training": AUGMENTED, "memory": {"total": 5}},
+    "maple+replay": {"training": toy.SMALL, "memory": {"total": 5, "choose": "reservoir"}} | toy.shallow("maple"),
     "coop": {"training": AUGMENTED},
     "promptsrc": {"training": toy.SMALL} | toy.shallow("promptsrc"),
     "l2p": {"training": AUGMENTED},
@@ -51,6 +59,9 @@ def test_the_bench_counts_every_method_on_cifar_100():
     assert set(found) == {f"{method}_images" for method in counts.METHODS}
     assert (found["simplecil_images"].value, found["simplecil_images"].ratio) == (60_000, 105 / 60)
     assert (found["lamm_images"].value, found["lamm_images"].ratio) == (60_000, 555 / 60)  # ten epochs
+    assert (found["engine_images"].value, found["engine_images"].ratio) == (560_000, 1055 / 560)  # and ten noisy views
+    replayed = sum(10 * i * (2000 // (10 * i)) for i in range(1, 10))
+    assert found["proof_images"].ratio == (5 * (50_000 + replayed) + 55_000) / 60_000
 
 
 def test_only_what_observes_the_frozen_tower_is_counted_for_it():

@@ -289,5 +289,5 @@ def test_show_names_memory_and_every_loss(capsys):
 
 
 def test_what_takes_passes_that_nobody_counts_has_no_count_of_work(tmp_path):
-    for method in ("coop+lwf", "coop+replay"):
+    for method in ("coop+lwf", "coop+der"):
         assert complete(prepared(tmp_path, method), lambda at: None).measured.work is None

@@ -27,6 +27,12 @@ REFERENCE = ROOT / "results" / "reference"
 PIECES = ("context", "labels", "loss", "head", "tower", "memory")
 PLAIN = ("coop.Words", "lamm.Names", "zeroshot.Template")  # words and names: whose paper they come from explains nothing
 DEMOS = ("demo-methods", "demo-prompts", "demo")  # results on the four embedded worlds in halves, the first that has a method
+STREAMS = {  # where methods and their variants were measured: scenarios of both -> what a card calls them
+    ("field-demo", "field-demo-variants"): "field-demo's four worlds",
+    ("features-imagenet-10", "features-imagenet-10-variants"): "ImageNet's features in ten experiences (features-imagenet-10)",
+    ("features-pets25", "features-pets25-variants"): "the features of 25 pets in five (features-pets25)",
+    ("demo-plugins",): "demo-plugins' four worlds in halves",
+}
 LINK = re.compile(r"(?<=\]\()(?!https?:|data:|#)([^)#\s]+)")
 MOVED = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}  # pages from above docs/
 
@@ -273,6 +279,43 @@ def prompt_learners() -> str:
         numbers = f"{_kept('demo-prompts')[key]:.1f}", _degradation("demo-prompts", key).replace("-", "−")
         rows.append((card.name, re.split(r" \(|: ", card.trainable)[0], *numbers, f"{short_paper(card.paper)}; {source}"))
     return _table(("method", "trainable at ViT-B/16", "kept (KiB)", "degradation", "source"), rows)
+
+
+def measured_variants(key: str) -> str:
+    """What a card's departures say of how much its variants, or it as a variant, change; "" where nothing is shipped."""
+    root, told = _root(key), []
+    for scenarios, where in STREAMS.items():
+        found = _averages(scenarios)
+        variants = [each for each in found if each != root and _root(each) == root and "+" not in each]
+        if key != root and {key, root} <= found.keys():
+            told.append(f"{found[key]} instead of {found[root]} on {where}")
+        elif key == root and key in found and variants:
+            told.append(", ".join(f"{each} {found[each]}" for each in (key, *variants)) + f" on {where}")
+    head = "By how much (average / last accuracy in % over all classes learned, means of 3 seeds)"
+    return f"{head}: {'; '.join(told)}." if told else ""
+
+
+def variants() -> str:
+    """The table of docs/results.md: each variant beside its default, average / last accuracy over all classes learned."""
+    streams = {scenarios: _averages(scenarios) for scenarios in STREAMS if len(scenarios) == 2}
+    rows = []
+    for key in dict.fromkeys(_root(each) for found in streams.values() for each in found):
+        mine = [key, *dict.fromkeys(each for found in streams.values() for each in found if _root(each) == key and each != key)]
+        if len(mine) > 1:
+            rows += [(load_card(each).name, f"`{each}`", *(found.get(each, "") for found in streams.values())) for each in mine]
+    return _table(("method", "card", *(STREAMS[each] for each in streams)), rows)
+
+
+def _averages(scenarios: tuple[str, ...]) -> dict[str, str]:
+    """Method -> its average and last accuracy where all classes compete, mean over data sets."""
+    rows = [row for name in scenarios for row in _rows(name, "incremental") if row["label space"] == "joint"]
+    means, cards = [row for row in rows if row["dataset"] == "average"] or rows, card_names()
+    return {row["method"]: f"{row['average incremental']} / {row['last']}" for row in means if row["method"] in cards}
+
+
+def _root(key: str) -> str:
+    """The card that it extends, over all steps."""
+    return _root(base) if (base := _base(key)) else key
 
 
 def _shipped(key: str) -> Iterator[tuple[str, str]]:

@@ -1,26 +1,29 @@
 """Images through the image tower in a run, counted from its plan: ours, and those of a toolbox's loop.
 
 A toolbox (C3Box, LAMDA-PILOT) keeps no feature: its loop encodes every training image in every epoch, and after each experience
-the test images of all classes seen; where a query chooses the prompts, each of these twice.  Ours keeps what the frozen tower
+the test images of all classes seen; where a query chooses the prompts, each of these twice; where a step also shows noisy images,
+those of training twice.  Ours keeps what the frozen tower
 says of a view.  What goes through a tower in which something is learned is tested on all experiences, before the first and behind
 each, for the accuracy on classes still to come: more passes than a toolbox's, and more numbers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lamm_cl.bench.instruments import Measure
 from lamm_cl.config.cards import card_for, load_scenario
-from lamm_cl.config.lengths import lengths
 from lamm_cl.config.schema import Card
+from lamm_cl.config.schema import Piece as Chosen
 from lamm_cl.learner.build import find
 from lamm_cl.learner.pieces import ContextLearner, Head, Piece, Words
-from lamm_cl.sweeping.estimate import Asked, Sizes, counts_of, images_of, passes
+from lamm_cl.methods.engine import Engine
+from lamm_cl.methods.exemplars import Exemplars
+from lamm_cl.sweeping.estimate import Asked, Sizes, counts_of, images_of, lengths_of, passes
 from lamm_cl.sweeping.plan import Run
 
 SCENARIO, DATASET, SIZES = "cifar100-b0-inc10", "CIFAR-100", Sizes(classes=100, train=50_000, test=10_000)
 METHODS = ("zero-shot", "simplecil", "ranpac", "acil", "fecam", "gda", "rapf", "l2p", "dualprompt", "codaprompt", "moe", "mgclip",
-           "coop", "lamm")  # fmt: skip
+           "coop", "lamm", "engine", "proof", "bofa", "cliplora", "finetune")  # fmt: skip
 FROZEN = {"frozen", "raw", "trunk"}
 
 
@@ -31,8 +34,21 @@ def asked_by(card: Card) -> Asked:
     others: list[type[Piece]] = [find(each.use, card.key) for each in (card.loss, card.memory) if each]
     prompted = context.prompts_images or card.tower is not None
     needs = context.needs.union(head.needs, *(other.needs for other in others))
+    noisy = issubclass(head, Engine) and card.head is not None and bool(card.head.options["image"])
     return Asked(prompted, not prompted or bool(needs & FROZEN), head.reads_text, context.reads_images,
-                 observed=observed(card, [head, *others]), again=head.looks_again, unseen=head.scores_unseen)  # fmt: skip
+                 observed=observed(card, [head, *others]), again=head.looks_again, unseen=head.scores_unseen, noisy=noisy,
+                 **({"replayed": replayed(card.memory)} if card.memory else {}))  # fmt: skip
+
+
+def replayed(memory: Chosen) -> Callable[[int, float], float]:
+    """Of so many old classes with so many images each, how many are shown again; 0 of a memory of another kind."""
+    kind = find(memory.use, "")
+    if not issubclass(kind, Exemplars):
+        return lambda classes, each: 0
+    kept = kind(**memory.options)
+    if kept.shared:
+        return lambda classes, each: classes * min(each, kept.room(classes)) if classes else 0
+    return lambda classes, each: min(classes * each, kept.total)
 
 
 def observed(card: Card, kinds: list[type[Piece]]) -> int:
@@ -45,12 +61,12 @@ def observed(card: Card, kinds: list[type[Piece]]) -> int:
 
 def toolbox(run: Run, size: Sizes, asked: Asked) -> int:
     """Passes of the loop above: of the images of steps, and of a classifier's own epochs behind them."""
-    (n, images), counts = images_of(run, size), counts_of(run, size)
-    trained = round(sum(each.images for each in lengths(run.card.training, images, n / size.classes)))
+    (n, _), counts, how_long = images_of(run, size), counts_of(run, size), lengths_of(run, size, asked)
+    trained = round(sum(each.images for each in how_long))
     tested = sum(size.test * sum(counts[: i + 1]) // size.classes for i in range(len(counts)))
     query = 2 if asked.prompted and asked.frozen else 1
     behind = n * (1 + run.card.head.options["epochs"]) if asked.again and run.card.head else 0
-    return query * (trained + tested) + n * asked.observed * (not trained) + behind
+    return query * tested + (query + asked.noisy) * trained + n * asked.observed * (not trained) + behind
 
 
 def counts() -> Iterator[Measure]:

@@ -24,6 +24,8 @@ BATCH = 64
 
 
 class DER(Exemplars):
+    counted = False
+
     def __init__(self, *, alpha: Weight, beta: Weight, per_class: Many | None = None, total: Many | None = None,
                  choose: Literal["herding", "random", "reservoir"] = "random"):  # fmt: skip
         super().__init__(per_class=per_class, total=total, choose=choose)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from lamm_cl.config.lengths import lengths
+from lamm_cl.config.lengths import Length, lengths
 from lamm_cl.config.schema import Card
 from lamm_cl.data.orders import class_counts
 from lamm_cl.sweeping.plan import Run
@@ -45,7 +45,9 @@ class Asked:
     """What a card asks for: in a step images through a tower in which something is learned, features from the bank, texts.
 
     each: texts for every image of its own;  observed: passes of the frozen tower over an experience's images, before it is
-    learned;  again: whether they go through the learned tower once more behind it;  unseen: whether it is tested untrained.
+    learned;  again: whether they go through the learned tower once more behind it;  unseen: whether it is tested untrained;
+    noisy: whether every epoch has a noisy view of the images from the bank;  replayed: of so many old classes with so many
+    images each, how many images a memory shows again.
     """
 
     prompted: bool
@@ -55,6 +57,8 @@ class Asked:
     observed: int = 0
     again: bool = False
     unseen: bool = True
+    noisy: bool = False
+    replayed: Callable[[int, float], float] = lambda classes, each: 0
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,8 @@ class Passes:
 
 def passes(run: Run, size: Sizes, asked: Asked) -> Passes:
     """Of one run whose bank is empty."""
-    training, (n, images), counts = run.card.training, images_of(run, size), counts_of(run, size)
-    how_long = lengths(training, images, n / size.classes)
+    (n, _), counts, training = images_of(run, size), counts_of(run, size), run.card.training
+    how_long = lengths_of(run, size, asked)
     trained = round(sum(each.images for each in how_long))
     own = run.dataset, run.shots, run.seed
     bank: dict[tuple, int] = {}
@@ -86,6 +90,8 @@ def passes(run: Run, size: Sizes, asked: Asked) -> Passes:
         bank[*own, False] = n
     if asked.observed > 1:
         bank[*own, "views"] = n * (asked.observed - 1)
+    if asked.noisy:
+        bank[*own, "noisy"] = n * max(each.epochs for each in how_long)
     if not asked.prompted:
         return Passes(bank, 0, 0)
     return Passes(bank, trained + size.test * (len(counts) + asked.unseen) + n * asked.again, trained)
@@ -102,6 +108,14 @@ def images_of(run: Run, size: Sizes) -> tuple[int, list[float]]:
     return n, [n * c / size.classes for c in counts_of(run, size)]
 
 
+def lengths_of(run: Run, size: Sizes, asked: Asked) -> list[Length]:
+    """Of each experience's training, on its own images and those that a memory shows again."""
+    (n, images), counts = images_of(run, size), counts_of(run, size)
+    each = n / size.classes
+    shown = [mine + asked.replayed(sum(counts[:i]), each) for i, mine in enumerate(images)]
+    return lengths(run.card.training, shown, each)
+
+
 def work(runs: Iterable[Run], sizes: dict[str, Sizes], asked_by: Callable[[Card], Asked]) -> Work:
     """Of all the runs; asked_by: what a card asks for.
 
@@ -115,10 +129,9 @@ def work(runs: Iterable[Run], sizes: dict[str, Sizes], asked_by: Callable[[Card]
         prompted += found.prompted + BACKWARD * found.trained
         bank |= {entry: max(n, bank.get(entry, 0)) for entry, n in found.bank.items()}
         if training and asked.texts:
-            n, images = images_of(run, size)
             counts = counts_of(run, size)
             seen = (run.card.label_space or run.scenario.train_label_space) == "seen"
-            for i, (c, each) in enumerate(zip(counts, lengths(training, images, n / size.classes), strict=True)):
+            for i, (c, each) in enumerate(zip(counts, lengths_of(run, size, asked), strict=True)):
                 in_play = sum(counts[: i + 1]) if seen else c
                 prompts += each.steps * in_play * (training.batch if asked.each else 1)
     return Work(sum(bank.values()), prompted, prompts)

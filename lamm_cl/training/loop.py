@@ -68,6 +68,7 @@ class Loop(SupervisedTemplate):
         self.current: Training | None = None  # the numbers of the current experience
         self.length: Length | None = None
         self.resumed: State | None = None  # where the next experience goes on
+        self.replayed: dict[int, int] = {}  # how many samples of earlier experiences join each one
 
     @property
     def epoch(self) -> int:
@@ -83,6 +84,7 @@ class Loop(SupervisedTemplate):
     def take_up(self, i: int) -> None:
         """Experience i arrives: its classes begin, and its images are observed through the frozen tower."""
         self.model.take_up(i, self.sources.observed)
+        self.replayed[i] = len(self.samples_before(i))
 
     def check_model_and_optimizer(self, **_) -> None:
         self.model = self.model_adaptation()
@@ -114,10 +116,13 @@ class Loop(SupervisedTemplate):
     def samples(self) -> tuple[Tensor, Tensor]:
         """What the current experience is trained on, exemplars of earlier ones included, and their targets."""
         samples, targets = self.experience.samples, self.experience.targets
-        if self.model.memory is not None:
-            old = self.model.memory.samples(self.model.experience(self.experience.current_experience))
-            samples, targets = torch.cat([samples, old]), torch.cat([targets, self.sources.parts.train_targets[old]])
-        return samples, targets
+        old = self.samples_before(self.experience.current_experience)
+        return torch.cat([samples, old]), torch.cat([targets, self.sources.parts.train_targets[old]])
+
+    def samples_before(self, i: int) -> Tensor:
+        """Those of experiences before i that a memory shows in it (m,)."""
+        memory = self.model.memory
+        return memory.samples(self.model.experience(i)) if memory is not None else torch.empty(0, dtype=torch.int64)
 
     def _before_training_iteration(self, **kwargs) -> None:
         step, per_epoch = self.clock.train_epoch_iterations, self.length.per_epoch

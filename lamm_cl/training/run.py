@@ -101,8 +101,13 @@ class Prepared:
 
     @property
     def lengths(self) -> list[Length]:
-        """How long each experience is trained."""
-        return lengths(self.training, list(map(len, self.parts.train)), self.shots)
+        """How long each experience is trained, on its own images."""
+        return self.lengths_with([0] * len(self.parts.train))
+
+    def lengths_with(self, replayed: list[int]) -> list[Length]:
+        """replayed: how many images of a memory join each."""
+        shown = [len(ids) + more for ids, more in zip(self.parts.train, replayed, strict=True)]
+        return lengths(self.training, shown, self.shots)
 
 
 def shots_of(run: Run, parts: stream.Stream) -> float:
@@ -207,7 +212,8 @@ def complete(prepared: Prepared, progress: Callable[[Progress], None], *, save_e
         watch.lap("prepare", start)
         learn(strategy, stream.benchmark(parts), recorder, state, resumed, watch, tell, keeper)
     learned = save({name: t.contiguous().cpu() for name, t in model.learned_tensors().items()})
-    trained_on = round(sum(length.images for length in prepared.lengths))
+    how_long = prepared.lengths_with([strategy.replayed[i] for i in range(T)])
+    trained_on = round(sum(length.images for length in how_long))
     name = catalogue.canonical(run.dataset)  # not the path of one's own data
     record = Record(
         run=RunFacts(run.scenario.name, run.scenario.version, name, run.method, run.shots, run.seed, run.order),
@@ -217,7 +223,7 @@ def complete(prepared: Prepared, progress: Callable[[Progress], None], *, save_e
         dataset=facts_of(dataset, parts, run.dataset),
         counts=tuple(recorder.counts),
         model=ModelFacts(tuple(state.trainable), model.labels.k or None, model.kept_bytes(), model.scores_unseen),
-        measured=measured(watch, frozen.device, trained_on + (T + 1) * len(dataset.test), work_of_run(prepared)),
+        measured=measured(watch, frozen.device, trained_on + (T + 1) * len(dataset.test), work_of_run(prepared, how_long)),
         files={"learned.safetensors": hashlib.sha256(learned).hexdigest()},
         code=code,
     )
@@ -243,9 +249,9 @@ def the_same(old: Record, new: Record) -> Record:
     return old
 
 
-def work_of_run(prepared: Prepared) -> dict[str, int] | None:
+def work_of_run(prepared: Prepared, how_long: list[Length]) -> dict[str, int] | None:
     augmented = prepared.training is not None and prepared.training.augmentation != "none"
-    return work_of(prepared.model, prepared.sources, prepared.lengths, augmented)
+    return work_of(prepared.model, prepared.sources, how_long, augmented)
 
 
 def learn(strategy: Loop, benchmark, recorder: Recorder, state: State, resumed: State | None, watch: Stopwatch,

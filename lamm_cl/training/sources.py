@@ -56,13 +56,14 @@ class Sources:
     def observed_images(self, trained: bool) -> int:
         """How many passes of an image what was observed so far takes with an empty bank, those of steps and tests left out."""
         counted = (self.train.features, self.test.features) if trained else (self.test.features,)
-        others = [each for each in self.bank.made.values() if each not in counted]
+        taken = {(part, *view) for (part, _, *view), each in self.bank.made.items() if each in counted}
+        others = [each for (part, _, *view), each in self.bank.made.items() if (part, *view) not in taken]
         return sum(len(each.ids) * len(each.asked) for each in others if isinstance(each, Features))
 
     def observed(self, i: int) -> "Observed":
         """The training images of experience i through the frozen tower; nothing is encoded before it is asked for."""
         parts = self.parts
-        val = Observed(self.bank, parts.val_part, parts.val[i], parts.val_targets[parts.val[i]]) if len(parts.val[i]) else None
+        val = Observed(self.bank, "val", parts.val[i], parts.val_targets[parts.val[i]]) if len(parts.val[i]) else None
         return Observed(self.bank, "train", parts.train[i], parts.train_targets[parts.train[i]], val=val)
 
 
@@ -121,9 +122,10 @@ class Observed:
     def _features(self, kind: str) -> Tensor:
         """With whatever else of the same view is asked for anyway: an image passes through the tower once."""
         mine = (self.part, self.augmentation, self.noise)
-        made = [kinds for part, kinds, *view in self.bank.made if (part, *view) == mine and kind in kinds]
-        kinds = ("unit",) if kind == "unit" else ("unit", "raw", "trunk") if kind == "trunk" else ("unit", "raw")
-        kinds = made[0] if made else kinds
+        made = [kinds for part, kinds, *view in self.bank.made if (part, *view) == mine]
+        anew = ("unit",) if kind == "unit" else ("unit", "raw", "trunk") if kind == "trunk" else ("unit", "raw")
+        anew = tuple(each for each in FIELDS if each in anew or any(each in kinds for kinds in made))
+        kinds = next((kinds for kinds in made if kind in kinds), anew)
         return self.bank.features(self.part, kinds, self.augmentation, self.noise).batch(self.ids, self.epoch, kind)
 
     def view(self, k: int, scale: tuple[float, float] = (0.08, 1.0)) -> "Observed":

@@ -1,7 +1,7 @@
 """What a run computes, counted: the same on any machine, however busy, and with any cache.
 
 images encoded      passes of an image through the image tower; an augmented view is one, and so is a feature kept in the bank;
-                    those of a memory's old images are left out
+                    a memory's old images count in every step that shows them
 prompts forward     passes of a prompt through the text tower: one a class and step, or one an image, class and step
 prompts backward    those that a gradient went through
 multiply-adds       of all these passes in the blocks; a backward pass to inputs costs as much as a forward pass
@@ -14,13 +14,12 @@ from lamm_cl.training.sources import Sources
 
 
 def work_of(model: Learner, sources: Sources, lengths: list[Length], augmented: bool) -> dict[str, int] | None:
-    """lengths: of every experience's training;  augmented: whether every epoch has a view of its own.
+    """lengths: of every experience's training, on its own images and a memory's;  augmented: whether every epoch has a view
+    of its own.
 
-    None where there are no towers, so that nothing passes through them, and where passes are not counted: those that a piece
-    takes beside the steps, and those of a memory's images in steps that run a tower.
+    None where there are no towers, so that nothing passes through them, and where a piece takes passes that are not counted.
     """
-    longer = model.memory is not None and (model.needs_pixels or learns_texts(model))
-    if not isinstance(model.clip, FrozenCLIP) or longer or not all(piece.counted for piece in model.pieces):
+    if not isinstance(model.clip, FrozenCLIP) or not all(piece.counted for piece in model.pieces):
         return None
     parts, T = sources.parts, len(lengths)
     images, steps = [round(length.images) for length in lengths], [length.steps for length in lengths]
