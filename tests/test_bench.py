@@ -9,7 +9,7 @@ import torch
 import toy
 from generated import TINY, frozen_clip, images
 
-from lamm_cl.bench import heads, limit, page, processes, workloads
+from lamm_cl.bench import folders, heads, limit, page, processes, workloads
 from lamm_cl.bench.instruments import Measure
 from lamm_cl.bench.yardstick import AsReleased, Plain, as_released
 from lamm_cl.cli import bench, main
@@ -112,6 +112,7 @@ def small(monkeypatch):
     demo = load_scenario("demo")
     quick = demo.model_copy(update={"overrides": demo.overrides | {"lamm": {"training": {"epochs": 2, "warmup": None}}}})
     monkeypatch.setattr(workloads, "load_scenario", lambda name: quick)
+    monkeypatch.setattr(folders, "RUNS", (10,))
     for name, less in {"CLASSES": 20, "IMAGES": 120, "EXPERIENCES": 5, "M": 300, "STREAMED": 20}.items():
         monkeypatch.setattr(heads, name, less)
     started = []
@@ -139,7 +140,8 @@ def test_bench_prints_a_table_and_writes_an_entry_for_every_target(tmp_path, cap
     limits = {f"{what}_limit_fp32" for what in ("lamm", "coop", "maple", "encoding")}
     starts = {f"start_{what}" for what in ("import", "first_line", "dry_run", "first_step")}
     targets = {"text_tower", "lamm_step", "coop_step", "maple_step", "cocoop_step", "lamm_memory", "image_encoding",
-               "shared_features", "experience_growth", "demo", "ranpac_observe", "ranpac_scores", *limits, *starts}  # fmt: skip
+               "shared_features", "experience_growth", "demo", "ranpac_observe", "ranpac_scores", "publishing_10", *limits,
+               *starts}  # fmt: skip
     assert {name for name, entry in found.items() if entry["target"]} == targets
     assert {"lamm_step_3", "lamm_memory_3", "lamm_run", "zero-shot_run", "bank_read", "fecam_stream"} <= set(found)
     assert {"lamm_limit_bf16", "encoding_limit_bf16", "comma_command", "bench"} <= set(found)

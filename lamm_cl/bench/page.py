@@ -30,6 +30,7 @@ TITLES = {
     "start": "Start",
     "commands": "Whole commands",
     "heads": "Heads in closed form",
+    "folders": "Folders of many runs",
     "counts": "Images encoded",
 }
 

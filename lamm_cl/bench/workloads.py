@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from lamm_cl.bench.counts import counts
+from lamm_cl.bench.folders import folders
 from lamm_cl.bench.heads import closed_forms
 from lamm_cl.bench.instruments import Measure, at_least, at_most, in_a_process_of_its_own, interleaved, peak_of, timed
 from lamm_cl.bench.limit import counted, share_of_limit
@@ -379,6 +380,7 @@ def measure(architecture: str, classes: int, repeats: int, device: str, groups: 
             "commands": lambda: commands(Path(folder) / "commands", device, amount.commands, repeats),
             "heads": lambda: closed_forms(frozen, repeats) if memory else (),
             "prompts": lambda: prompt_steps(frozen, classes),
+            "folders": lambda: folders(Path(folder) / "folders"),
             "counts": counts,
         }
         for group in groups:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lamm_cl.bench.instruments import Measure
 
 GROUPS = ("limit", "text", "steps", "growth", "images", "experiences", "memory", "runs", "start", "commands", "heads", "prompts",
-          "counts")  # fmt: skip
+          "folders", "counts")  # fmt: skip
 QUICK = ("limit", "text", "start", "commands", "counts")  # in under two minutes
 
 
