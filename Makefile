@@ -10,6 +10,7 @@ demo: $(READY)
 
 test: $(READY)
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n $(JOBS) tests/test_fidelity.py --linears packed -k "not heads"
 
 lint: $(READY)
 	.venv/bin/ruff check .
