@@ -104,6 +104,15 @@ def test_packed_is_what_is_faster_and_the_same(gain, apart, word, tmp_path, monk
     assert selfcheck.settled(clip_of(arch=WIDE), "auto", tmp_path) == word
 
 
+def test_where_the_check_cannot_be_done_layers_stay_plain(tmp_path, monkeypatch):
+    def measured(clip):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(selfcheck, "measured", measured)
+
+    assert selfcheck.settled(clip_of(arch=WIDE), "auto", tmp_path) == "plain"
+
+
 def test_the_first_word_of_a_cache_is_everybodys(tmp_path, monkeypatch):
     clip, found = clip_of(arch=WIDE), iter([1.2, 0.9, 0.9])
 

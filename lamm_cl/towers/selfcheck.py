@@ -74,7 +74,10 @@ def remembered(clip: FrozenCLIP, cache: Path) -> str:
     path = cache / "linears" / f"{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]}.json"
     if (word := _word(path)) is None:
         write = write_atomic if path.exists() else write_new  # what is damaged has no word
-        found = measured(clip)
+        try:
+            found = measured(clip)
+        except RuntimeError:  # oneDNN has no such layers for this processor
+            found = Found(0.0, 0.0)
         word = WAYS[found.gain >= GAIN and found.apart <= APART[clip.precision]]
         with suppress(OSError):  # another was first, or nothing can be kept there
             write(path, json.dumps(facts | asdict(found) | {"linears": word}, indent=1) + "\n")
