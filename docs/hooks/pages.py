@@ -130,7 +130,7 @@ def _method(card: Card) -> str:
     parts = [f"# {card.name}", f"{card.paper}.", f"Card `{card.key}`. {_repository(card)}"]
     if base := _base(card.key):
         parts.append(f"It extends [{load_card(base).name}]({base}.md): what is not said here is said there.")
-    if variants := [key for key in card_names() if _base(key) == card.key]:
+    if variants := [key for key in card_names() if card.key in _line(key)]:
         parts.append("Variants: " + ", ".join(f"[{load_card(key).name}]({key}.md)" for key in variants) + ".")
     parts += [f"```sh\nlamm-cl show {card.key}\nlamm-cl run demo --method {card.key} --dry-run\n```", "## Equations"]
     parts += [f"`lamm_cl/methods/{path.name}`:\n\n```text\n{doc}\n```" for path, doc in _equations(card)]
@@ -313,9 +313,15 @@ def _averages(scenarios: tuple[str, ...]) -> dict[str, str]:
     return {row["method"]: f"{row['average incremental']} / {row['last']}" for row in means if row["method"] in cards}
 
 
+def _line(key: str) -> list[str]:
+    """The cards that it extends, one after another."""
+    base = _base(key)
+    return [base, *_line(base)] if base else []
+
+
 def _root(key: str) -> str:
-    """The card that it extends, over all steps."""
-    return _root(base) if (base := _base(key)) else key
+    """The last of them, or itself."""
+    return [key, *_line(key)][-1]
 
 
 def _shipped(key: str) -> Iterator[tuple[str, str]]:
