@@ -72,7 +72,7 @@ def reload(run: Path, device: str = "auto") -> Reloaded:
     members = zip(data.chain.names, data.chain.classes, strict=True) if data.chain else [(record.run.dataset, len(data.classes))]
     own = each_with([catalogue.template_of(name) for name, classes in members for _ in range(classes)])
     spoken = named_templates(scenario.templates or [own], f"{folder}: scenario")
-    shots = record.run.shots if record.run.shots != "full" else sum(data.train_images) / len(data.classes)
+    shots = record.run.shots if not isinstance(record.run.shots, str) else sum(data.train_images) / len(data.classes)
     learner = build(card, clip, list(data.classes), experiences, template=spoken[0], spoken=spoken,
                     dataset=record.run.dataset, shots=shots, train_label_space=scenario.train_label_space,
                     seed=derive(record.run.seed, "initial values"))  # fmt: skip
@@ -108,16 +108,16 @@ def exported(model: Reloaded) -> tuple[dict[str, Tensor], dict]:
     """(tensors, facts) for use elsewhere: the text features of the classes where images are scored by their cosine with them,
     else what the method learned."""
     learner, record = model.learner, model.record
-    by_text = type(learner.head) is Head and learner.texts is not None and not learner.context.reads_images
+    texts = learner.texts if type(learner.head) is Head and not learner.context.reads_images else None
     facts = {
         "run": str(record), "method": record.card.get("name"), "classes": list(model.names),
         "experiences": list(record.dataset.experiences), "dataset": record.run.dataset,
         "backbone": {"architecture": record.backbone.architecture, "weights": record.backbone.weights,
                      "hash": record.backbone.hash, "preprocess": _plain(learner.clip.preprocess_facts)},
     }  # fmt: skip
-    if by_text:
+    if texts is not None:
         prompts = learner.context.text(None, learner.classes) if learner.head.reads_text else Prompts()
-        text = learner.texts.features(prompts, learner.classes)
+        text = texts.features(prompts, learner.classes)
         plain = not learner.needs_pixels
         told = "the frozen tower's" if plain else "prompted or changed: a plain CLIP's image features do not fit these texts"
         facts |= {"kind": "text features", "images": told, "score": "softmax(scale * image @ text.T), image normalised"}
