@@ -2,12 +2,15 @@
 
 import _thread
 import errno
+import hashlib
+import json
 import os
+import shutil
 import stat
 import tempfile
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeVar
@@ -57,6 +60,11 @@ def read_regular(path: Path, limit: int = LARGEST_TEXT) -> bytes:
     if len(content) > limit:  # it grew, or told no size
         raise OSError(errno.EFBIG, f"is larger than {limit:,} bytes", str(path))
     return content
+
+
+def key_of(facts: dict[str, Any]) -> str:
+    """What a file of a cache is called, by what decides its content."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 # --- writing ------------------------------------------------------------------------------------------------------------
@@ -139,6 +147,26 @@ def _replace(path: Path, data: bytes, new: bool = False) -> None:
                 os.unlink(temporary)
         if isinstance(error, OSError) and error.errno:
             error.filename, error.filename2 = str(path), None  # a full disk does not say what it was asked to hold
+        raise
+
+
+def check_free(folder: Path) -> None:
+    """UserError unless there is nothing here, or an empty folder."""
+    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+        raise UserError(f"{folder}: is in the way; expected a new or an empty folder")
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside a free one, which it becomes at the end; where that is not reached nothing is left of it."""
+    folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.name}."))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 

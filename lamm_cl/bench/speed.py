@@ -3,7 +3,6 @@
     <cache>/speeds/<key>.json      what decides a speed (machine, architecture, precision, torch), the speed, and its date
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from lamm_cl.files import read_regular, write_atomic
+from lamm_cl.files import key_of, read_regular, write_atomic
 from lamm_cl.sweeping.estimate import Speed
 from lamm_cl.towers.backbones import with_random_weights
 from lamm_cl.towers.clip import FrozenCLIP
@@ -28,8 +27,7 @@ DAYS = 30  # that a measured speed is believed
 def known(cache: Path, architecture: str, precision: str, device: str) -> tuple[Speed, date]:
     """The speed of this machine, and the day it was measured: kept in the cache, measured now if it is not there or old."""
     facts = {"machine": machine(device), "architecture": architecture, "precision": precision, "torch": torch.__version__}
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-    path, today = cache / "speeds" / f"{key}.json", datetime.now(UTC).date()
+    path, today = cache / "speeds" / f"{key_of(facts)}.json", datetime.now(UTC).date()
     with suppress(OSError, ValueError, KeyError, TypeError):  # absent, or no such file
         kept = json.loads(read_regular(path, 10**4))
         measured, when = Speed(**kept["speed"]), date.fromisoformat(kept["date"])

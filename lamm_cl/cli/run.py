@@ -142,6 +142,7 @@ def check_writable(folder: Path) -> None:
 def check_data(runs: "list[Run]", datasets: "Datasets", tell: Callable[[str], None]) -> None:
     """Load each dataset once before anything is written: what is missing is told now; generated images are cached."""
     from lamm_cl.data import fewshot, orders
+    from lamm_cl.data.dataset import check_learnable
     from lamm_cl.data.features import check_backbone
     from lamm_cl.sweeping.plan import in_order
 
@@ -151,9 +152,7 @@ def check_data(runs: "list[Run]", datasets: "Datasets", tell: Callable[[str], No
         check_backbone(dataset, runs[0].scenario.backbone.architecture)
         for order in dict.fromkeys(run.order for run in runs if run.dataset == name):
             orders.arrival(in_order(runs[0].scenario, order), dataset)
-        if not len(dataset.train):
-            others = "learn its classes from another dataset, with train_on in the scenario, as in lamm-table1"
-            raise UserError(f"{name}: has test images only; {others}")
+        check_learnable(dataset, name)
         shots = sorted({run.shots for run in runs if run.dataset == name} - {"full"})
         few = (fewshot.too_few(part.train.labels, part.classes, k) for part in dataset.parts for k in shots)
         for note in (*dataset.notes, *few):

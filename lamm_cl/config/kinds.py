@@ -1,6 +1,6 @@
 """Kinds of values of a scenario or a card: names, numbers, lists, one of several; and models of them, strict and frozen."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -42,18 +42,21 @@ def all_different(value: Any) -> Any:
     return _unique(to_tuple(value)) if isinstance(value, list | tuple) else value
 
 
-def list_of(item: Any) -> Any:
-    """A list with at least one entry; strict models take only tuples, YAML gives lists."""
-    return Annotated[tuple[item, ...], Field(min_length=1), BeforeValidator(to_tuple)]
+T = TypeVar("T")
+
+# A list with at least one entry, strict models take only tuples, YAML gives lists; and one whose entries all differ.
+ListOf = Annotated[tuple[T, ...], Field(min_length=1), BeforeValidator(to_tuple)]
+SetOf = Annotated[tuple[T, ...], Field(min_length=1), BeforeValidator(all_different)]
+
+# What a union may hold: Annotated[ANumber[Count] | AText[Name], by_kind("number", "text")].
+ANumber = Annotated[T, Tag("number")]
+AText = Annotated[T, Tag("text")]
+AList = Annotated[T, Tag("list")]
+AMapping = Annotated[T, Tag("mapping")]
 
 
-def set_of(item: Any) -> Any:
-    """A list as above whose entries all differ."""
-    return Annotated[tuple[item, ...], Field(min_length=1), BeforeValidator(all_different)]
-
-
-def either(**choices: Any) -> Any:
-    """A union that looks at the kind of value first, so that an error speaks of one choice and not of all."""
+def by_kind(*choices: str) -> Discriminator:
+    """Of a union: looks at the kind of value first, so that an error speaks of one choice and not of all."""
 
     def kind(value: Any) -> str:
         if isinstance(value, str) and "text" in choices:
@@ -64,11 +67,7 @@ def either(**choices: Any) -> Any:
             return "mapping"
         return "number" if "number" in choices else "text"
 
-    members = [Annotated[choice, Tag(tag)] for tag, choice in choices.items()]
-    union = members[0]
-    for member in members[1:]:
-        union = union | member
-    return Annotated[union, Discriminator(kind)]
+    return Discriminator(kind)
 
 
 class Facts(BaseModel):

@@ -10,20 +10,24 @@ from pydantic_core import PydanticCustomError
 
 from lamm_cl.config import uses
 from lamm_cl.config.kinds import (
+    AList,
+    AMapping,
     Amount,
+    ANumber,
+    AText,
     Count,
     Dataset,
     Facts,
     Grown,
+    ListOf,
     Name,
     Rate,
     Seed,
+    SetOf,
     Share,
     Template,
     all_different,
-    either,
-    list_of,
-    set_of,
+    by_kind,
     to_tuple,
 )
 from lamm_cl.errors import shown
@@ -35,7 +39,7 @@ FEATURES = "features"  # the architecture of a backbone whose features are given
 # What a card says of itself alone: a card that extends another starts without it.
 OWN = ("departures", "published")
 
-Shots = either(number=Count, text=Literal["full"])
+Shots = Annotated[ANumber[Count] | AText[Literal["full"]], by_kind("number", "text")]
 
 
 class Backbone(Grown):
@@ -69,11 +73,10 @@ class OrderSeed(Facts):
 
 
 # Of the classes: the dataset's, that backwards, a shuffled one, or a stored one: names or class ids, the first to arrive first.
-Order = either(
-    text=Literal["dataset", "reversed"],
-    mapping=OrderSeed,
-    list=Annotated[tuple[str | Annotated[int, Field(ge=0, le=10**9)], ...], Field(min_length=1), BeforeValidator(to_tuple)],
-)
+Order = Annotated[
+    AText[Literal["dataset", "reversed"]] | AMapping[OrderSeed] | AList[ListOf[str | Annotated[int, Field(ge=0, le=10**9)]]],
+    by_kind("text", "mapping", "list"),
+]
 
 
 def _one_of(what: dict[str, Any]) -> str:
@@ -123,7 +126,7 @@ class Schedule(Facts):
     use: Literal["cosine", "annealing", "milestones"] = "milestones"
     per: Literal["epoch", "step"] = "epoch"
     floor: Amount = 0.0
-    milestones: list_of(Count) | None = None
+    milestones: ListOf[Count] | None = None
     factor: Rate | None = None
     period: Count | None = None
 
@@ -133,8 +136,9 @@ class Schedule(Facts):
         for name in ("milestones", "factor"):
             if (getattr(self, name) is None) == mine:
                 said = said or (f"'{name}' is missing" if mine else f"{name} goes with use: milestones")
-        if mine and not said and list(self.milestones) != sorted(set(self.milestones)):
-            said = f"expected rising milestones, got {list(self.milestones)}"
+        milestones = list(self.milestones or ())
+        if mine and not said and milestones != sorted(set(milestones)):
+            said = f"expected rising milestones, got {milestones}"
         if mine and (self.floor or self.period):
             said = said or f"{'floor' if self.floor else 'period'} goes with a cosine"
         if said:
@@ -159,23 +163,27 @@ class Own(Facts):
     weight_decay: Amount
 
 
-Optimizer = either(text=Literal["sgd", "adam", "adamw"], mapping=Adam)
-Scheduled = either(text=Literal["constant", "cosine", "annealing", "lagging"], mapping=Schedule)  # lagging: CODA-Prompt's
+Optimizer = Annotated[AText[Literal["sgd", "adam", "adamw"]] | AMapping[Adam], by_kind("text", "mapping")]
+Scheduled = Annotated[
+    AText[Literal["constant", "cosine", "annealing", "lagging"]] | AMapping[Schedule],  # lagging: CODA-Prompt's
+    by_kind("text", "mapping"),
+]
+UNSAID: Any = None  # the default of a field that may be absent, never null
 LENGTHS = ("epochs", "steps", "steps_per_shot")
 
 
 class _Numbers(Facts):
-    """What one experience may train with and another without.  A field whose default is a bare None may be absent, never null."""
+    """What one experience may train with and another without."""
 
     epochs: Count | None = None
     steps: Count | None = None  # of the optimizer; epochs follow one another until they are done
     steps_per_shot: Count | None = None
-    batch: Count = Field(default=None)
-    optimizer: Optimizer = Field(default=None)
-    lr: Rate = Field(default=None)
+    batch: Count = UNSAID
+    optimizer: Optimizer = UNSAID
+    lr: Rate = UNSAID
     momentum: Share | None = None  # of SGD
-    weight_decay: Amount = Field(default=None)
-    schedule: Scheduled = Field(default=None)
+    weight_decay: Amount = UNSAID
+    schedule: Scheduled = UNSAID
     warmup: Warmup | None = None
     drop_last: bool = False  # leave out the last batch of an epoch if it is smaller, unless it is the only one
     clip_gradient: Rate | None = None  # the largest norm of all gradients together
@@ -186,9 +194,9 @@ class _Numbers(Facts):
 class Changes(_Numbers):
     """What is otherwise in some experiences.  What is not named stays; a new length takes the place of the old one."""
 
-    epochs: Annotated[int, Field(ge=0, le=10**9)] = Field(default=None)
-    steps: Count = Field(default=None)
-    steps_per_shot: Count = Field(default=None)
+    epochs: Annotated[int, Field(ge=0, le=10**9)] = UNSAID
+    steps: Count = UNSAID
+    steps_per_shot: Count = UNSAID
 
     @model_serializer
     def _named(self) -> dict[str, Any]:
@@ -288,6 +296,9 @@ class Piece(Facts):
         return {"use": self.use, **self.options}
 
 
+Departure = Annotated[AText[str] | AMapping[dict[str, JsonValue]], by_kind("text", "mapping")]
+
+
 class Card(Facts):
     """One row of the comparison, citable number by number.
 
@@ -303,7 +314,7 @@ class Card(Facts):
     repository: str | None = None
     context: Piece | None = None  # the words "a photo of a"
     labels: Piece | None = None  # the names' own tokens
-    loss: either(mapping=Piece, list=list_of(Piece)) | None = None  # of a list, all
+    loss: Annotated[AMapping[Piece] | AList[ListOf[Piece]], by_kind("mapping", "list")] | None = None  # of a list, all
     head: Piece | None = None  # the cosine with the text, at CLIP's scale
     tower: Piece | None = None
     memory: Piece | None = None
@@ -311,7 +322,7 @@ class Card(Facts):
     training: Training | None = None
     trainable: str
     provenance: dict[str, str]
-    departures: Annotated[tuple[either(text=str, mapping=dict[str, JsonValue]), ...], BeforeValidator(to_tuple)] = ()
+    departures: Annotated[tuple[Departure, ...], BeforeValidator(to_tuple)] = ()
     published: dict[str, JsonValue] = {}
 
     def pieces(self) -> list[tuple[str, Piece]]:
@@ -352,24 +363,24 @@ class Scenario(Grown):
     version: Count
     description: str = ""
     backbone: Backbone
-    datasets: set_of(either(text=Dataset, list=set_of(Dataset)))
-    experiences: either(number=Count, text=Literal["halves", "datasets"], list=list_of(Count))
-    order: Order = "dataset"
-    shots: Annotated[
-        set_of(Shots), BeforeValidator(lambda value: value if isinstance(value, list | tuple) else (value,))
+    datasets: SetOf[Annotated[AText[Dataset] | AList[SetOf[Dataset]], by_kind("text", "list")]]
+    experiences: Annotated[
+        ANumber[Count] | AText[Literal["halves", "datasets"]] | AList[ListOf[Count]], by_kind("number", "text", "list")
     ]
-    seeds: set_of(Seed)
-    methods: set_of(Name)
+    order: Order = "dataset"
+    shots: Annotated[SetOf[Shots], BeforeValidator(lambda value: value if isinstance(value, list | tuple) else (value,))]
+    seeds: SetOf[Seed]
+    methods: SetOf[Name]
     train_on: Dataset | None = None
     train_label_space: Literal["experience", "seen"] = "experience"
-    label_spaces: set_of(Literal["own", "joint", "all"]) = ("own", "joint")
+    label_spaces: SetOf[Literal["own", "joint", "all"]] = ("own", "joint")
     overrides: dict[Name, dict[str, JsonValue]] = {}
     bounds: Annotated[tuple[Literal["joint"], ...], BeforeValidator(to_tuple)] = ()
     orders: Annotated[tuple[Order, ...], BeforeValidator(all_different)] = ()
     same_names: Literal["apart", "together"] = "apart"
     classes: Name | None = None
     split: Name | None = None
-    templates: either(text=Name, list=set_of(Template)) | None = None
+    templates: Annotated[AText[Name] | AList[SetOf[Template]], by_kind("text", "list")] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -202,6 +202,13 @@ def assemble(
     return Dataset(name, shown, *splits, template, identity, tuple(notes), names_and_sizes=names_and_sizes)
 
 
+def check_learnable(dataset: Dataset, where: str) -> None:
+    """Raises UserError for a dataset without training images."""
+    if not len(dataset.train):
+        others = "learn its classes from another dataset, with train_on in the scenario, as in lamm-table1"
+        raise UserError(f"{where}: has test images only; {others}")
+
+
 def learned_from(dataset: Dataset, source: Dataset) -> Dataset:
     """The test images of one dataset with the training images that another has of its classes, found by their names."""
     if source.name == dataset.name:

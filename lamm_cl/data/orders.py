@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -30,6 +31,11 @@ def class_counts(experiences: str | int | tuple[int, ...], classes: int, where: 
     if T > classes:
         raise UserError(f"{where}: experiences: {experiences}: {T} experiences, but there are only {classes} classes")
     return [classes // T + (i < classes % T) for i in range(T)]
+
+
+def ranges_of(counts: Sequence[int]) -> list[range]:
+    """The classes of experiences that bring so many each, by arrival."""
+    return [range(end - count, end) for end, count in zip(accumulate(counts), counts)]
 
 
 @dataclass(frozen=True)

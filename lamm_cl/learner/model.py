@@ -206,6 +206,7 @@ class Learner(nn.Module):
         tokens = text = None
         if self.texts is not None:
             if self.needs & {"tokens", "text_tokens"} and self.training:
+                assert isinstance(self.texts, TextFeatures)  # a table has no tokens
                 (frame,) = self.texts.frames
                 tokens = frame.last_tokens(prompts, self.labels(classes), classes, padded="tokens" in self.needs)  # (c, L, d)
                 text = frame.read(tokens, classes)
@@ -238,7 +239,10 @@ class Learner(nn.Module):
     @torch.no_grad()
     def frozen(self, x: Images) -> Tensor:
         """The frozen tower's unit features (B, D) of what a step brought: from its pixels where they were not brought."""
-        return self.clip.image(x.pixels) if x.frozen is None else x.frozen
+        if x.frozen is not None:
+            return x.frozen
+        assert x.pixels is not None
+        return self.clip.image(x.pixels)
 
     def shown(self, frozen: Frozen, size: int) -> Iterator[tuple[Images, Tensor]]:
         """(images, class ids) of an experience as a step brings them, none augmented, at most `size` at a time."""
@@ -266,13 +270,13 @@ class Learner(nn.Module):
 
     def _supervised(self, out: Output, targets: Tensor) -> dict[str, Tensor]:
         """The head's terms, and a memory's own in their place on samples of earlier experiences."""
-        apart = getattr(self.memory, "terms", None)
+        memory, apart = self.memory, getattr(self.memory, "terms", None)
         old = targets < self.experiences[self.learned - 1].start - out.classes.start
-        if apart is None or not old.any():
+        if memory is None or apart is None or not old.any():
             return dict(self.head.terms(out, targets))
         terms = {} if old.all() else dict(self.head.terms(out.of(~old), targets[~old]))
         mine = apart(self, out.of(old), targets[old])
-        return terms | {name: self.memory.weights[name] * term for name, term in mine.items()}
+        return terms | {name: memory.weights[name] * term for name, term in mine.items()}
 
     def backward(self, terms: dict[str, Tensor], total: Tensor) -> None:
         """Gradients of a step, of `total` unless the loss combines those of the terms itself."""

@@ -39,4 +39,5 @@ class Output:
     @cached_property
     def similarity(self) -> Tensor:
         """Cosines (B, c)."""
+        assert self.image is not None and self.text is not None
         return self.image @ self.text.mT if self.text.ndim == 2 else (self.text @ self.image.unsqueeze(-1)).squeeze(-1)

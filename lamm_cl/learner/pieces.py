@@ -257,6 +257,8 @@ class Tower(Piece, Additions):
 class Memory(Piece):
     """Which old samples join an experience: ids, never pixels."""
 
+    weights: dict[str, float]
+
     def samples(self, e: Experience) -> Tensor:
         """-> positions in the training split (m,) of samples of earlier experiences."""
         return torch.empty(0, dtype=torch.int64)
@@ -267,7 +269,6 @@ class Memory(Piece):
         told = "what was learned for old ones is frozen, and their images only tell the new ones what they are not"
         return f"memory: nothing that learns is shared by old and new classes: {told}"
 
-    # A memory that minimises something else on its samples than the head does also has
-    #     weights: dict[str, float]
+    # A memory that minimises something else on its samples than the head does has `weights`, and also
     #     def terms(self, model: nn.Module, out: Output, targets: Tensor) -> dict[str, Tensor]
     # as a loss has, of the old samples of a step; the head's terms are then of the current ones alone.

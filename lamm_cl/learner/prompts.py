@@ -15,8 +15,8 @@ from lamm_cl.towers.clip import FrozenCLIP
 
 
 class Atom(NamedTuple):
-    kind: str  # "token": index = position in the base text;  "context", "label": index = which vector
-    index: int
+    kind: str  # "token": at = position in the base text;  "context", "label": at = which vector
+    at: int
 
 
 class PerClass(nn.Module):
@@ -25,6 +25,8 @@ class PerClass(nn.Module):
     start (C, m, d): where every class begins, and what stands for a class that is not learned yet.  Past vectors are in no
     optimizer, so neither weight decay nor momentum can move them.
     """
+
+    start: Tensor
 
     def __init__(self, start: Tensor):
         super().__init__()
@@ -66,8 +68,8 @@ class Templates(str):
         made.each = tuple(each)
         return made
 
-    def __getnewargs__(self) -> tuple[tuple[str, ...]]:
-        return (self.each,)
+    def __reduce__(self) -> tuple[type[Self], tuple[tuple[str, ...]]]:
+        return type(self), (self.each,)
 
 
 def each_with(templates: Sequence[str]) -> str:

@@ -62,6 +62,7 @@ class Ridge(Head):
     reads_text = False
     scores_unseen = False
     sums = ("seen",)
+    W: Tensor
 
     def __init__(self, M: int, dtype: torch.dtype = torch.float32):
         super().__init__()
@@ -92,6 +93,7 @@ class Ridge(Head):
         raise UserError(f"head: a ridge of {ridges[-1]:g} is too small for these features in {sums.G.dtype}; give a larger one")
 
     def forward(self, out: Output) -> Tensor:
+        assert out.raw is not None
         W = self.W[out.classes.start : out.classes.stop]
         scores = out.raw.new_empty(len(out.raw), len(W), dtype=torch.float32)  # parts kept between the blocks would part the heap
         for at in blocks(len(out.raw), W.shape[1], SCORED):

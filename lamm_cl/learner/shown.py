@@ -52,9 +52,18 @@ class Frozen(Protocol):
 
     ids: Tensor  # (n,) positions in the split
     y: Tensor  # (n,) class ids by arrival
-    unit: Tensor  # (n, D)
-    raw: Tensor  # (n, D) before they were normalised
-    trunk: Tensor  # (n, w) before the projection
+
+    @property
+    def unit(self) -> Tensor:
+        """(n, D)."""
+
+    @property
+    def raw(self) -> Tensor:
+        """(n, D), before they were normalised."""
+
+    @property
+    def trunk(self) -> Tensor:
+        """(n, w), before the projection."""
 
     def batches(self, size: int = ...) -> Iterator[tuple[Images, Tensor]]:
         """(pixels, class ids) of all n, at most `size` at a time, for a tower that was changed; where there are images."""

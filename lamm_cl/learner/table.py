@@ -10,6 +10,8 @@ from lamm_cl.towers.features import FeaturesOnly
 class TextTable(nn.Module):
     """TextFeatures of a fixed table (C, D), unit, or (K, C, D), classes by arrival: constant, nothing to keep or to forget."""
 
+    table: Tensor
+
     def __init__(self, table: Tensor, experiences: list[range]):
         super().__init__()
         self.register_buffer("table", table, persistent=False)

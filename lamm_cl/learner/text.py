@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -20,13 +21,18 @@ class Frame(nn.Module):
     L reaches to the last end of text (EOT); behind it there is only padding.
     """
 
+    end: Tensor  # (C,)
+    slot: Tensor
+    ids: Tensor
+    fixed: Tensor
+
     def __init__(self, clip: FrozenCLIP, names: list[str], template: str, context: ContextLearner, labels: Labels,
                  tower: Tower | None = None):  # fmt: skip
         super().__init__()
         self.additions = [tower] if tower else []  # in a list: what is added belongs to the learner, not to a frame
         self.clip, self.n, self.shared = clip, context.n, context.shared
         self.tokens = clip.tokenize(filled(template, names))  # (C, 77)
-        rows, lengths = [], {}
+        rows, lengths = [], dict[str, int]()
         for c, name in enumerate(names):
             front = of_class(template, c).partition("{}")[0]
             before = lengths[front] = lengths[front] if front in lengths else len(clip.words(front))
@@ -39,8 +45,8 @@ class Frame(nn.Module):
         ends = self.tokens.argmax(dim=-1).tolist()
         self.eot = [row.index(Atom("token", end)) for row, end in zip(rows, ends)]
         L = max(self.eot) + 1
-        slot = [[-1 if a.kind == "token" else a.index + self.n * (a.kind == "label") for a in row[:L]] for row in rows]
-        at = torch.tensor([[a.index if a.kind == "token" else 0 for a in row[:L]] for row in rows], device=clip.device)
+        slot = [[-1 if a.kind == "token" else a.at + self.n * (a.kind == "label") for a in row[:L]] for row in rows]
+        at = torch.tensor([[a.at if a.kind == "token" else 0 for a in row[:L]] for row in rows], device=clip.device)
         ids = self.tokens.gather(1, at)
         self.register_buffer("end", torch.tensor(self.eot, device=clip.device), persistent=False)
         self.register_buffer("slot", torch.tensor(slot, device=clip.device), persistent=False)
@@ -63,11 +69,11 @@ class Frame(nn.Module):
         """
         at = slice(classes.start, classes.stop), slice(start, stop)
         fixed, slot = self.clip.embed(self.ids[at]) if self.learns else self.fixed[at], self.slot[at]
-        vectors = [v for v in (context, labels) if v is not None]
-        if not vectors:
+        given = [v for v in (context, labels) if v is not None]
+        if not given:
             return fixed
-        batch = (*vectors[0].shape[:-3], len(classes))
-        vectors = torch.cat([v.expand(*batch, *v.shape[-2:]) for v in vectors], dim=-2)
+        batch = (*given[0].shape[:-3], len(classes))
+        vectors = torch.cat([v.expand(*batch, *v.shape[-2:]) for v in given], dim=-2)
         filled = vectors.gather(-2, slot.clamp(min=0).unsqueeze(-1).expand(*batch, *slot.shape[1:], vectors.shape[-1]))
         return torch.where(slot.unsqueeze(-1) < 0, fixed, filled)
 
@@ -143,7 +149,8 @@ class TextFeatures(nn.Module):
 
     def __init__(self, frames: list[Frame], labels: Labels, experiences: list[range]):
         super().__init__()
-        self.frames, self.labels, self.experiences = nn.ModuleList(frames), labels, experiences
+        self.frames = cast(Sequence[Frame], nn.ModuleList(frames))
+        self.labels, self.experiences = labels, experiences
         self.kept: dict[range, Tensor] = {}
         self.constant: list[range] = []  # experiences whose features no step of the one being learned can change
 

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
-from lamm_cl.reports import metrics
+from lamm_cl.reports.measures import last_in, lost_in
 from lamm_cl.reports.statistics import ENOUGH, LEVEL, Interval, holm, interval
 from lamm_cl.results.record import Record
 from lamm_cl.results.runs import Runs
@@ -47,11 +47,7 @@ def pairwise(runs: Runs, methods: Sequence[str], metric: Callable[[Record], floa
 
 def who_ends_best(runs: Runs) -> str:
     """On all classes, after the last experience; empty where no method has finished a seed on every dataset."""
-    space = runs.space("joint")
-
-    def last(record: Record) -> float:
-        return metrics.last_accuracy(record.accuracy(space), record.dataset.test_images)
-
+    last = last_in(runs.space("joint"))
     means = _means(runs, last)
     first, *others = sorted(means, key=means.__getitem__, reverse=True) or [""]
     if not others:
@@ -69,11 +65,7 @@ def who_ends_best(runs: Runs) -> str:
 
 def who_lost_most(runs: Runs) -> str:
     """Of what was learned, among the methods that learn; empty where there are not two, or nothing was lost."""
-    space = runs.space("own")
-
-    def lost(record: Record) -> float:
-        return metrics.backward_transfer(record.accuracy(space))
-
+    lost = lost_in(runs.space("own"))
     learning = [m for m in runs.methods if any(max(r.model.trainable) for r in runs.of(m))]
     means = {method: mean for method, mean in _means(runs, lost).items() if method in learning}
     if len(means) < 2 or min(means.values()) >= -SMALLEST:

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from lamm_cl.reports import metrics, palette
+from lamm_cl.reports import palette
 from lamm_cl.reports.chance import chance_average, chance_on
 from lamm_cl.reports.confusion import plot_confusion
 from lamm_cl.reports.curves import (
@@ -47,7 +47,7 @@ from lamm_cl.reports.drawing import (
     write_changes,
 )
 from lamm_cl.reports.matrices import CELL, MATRICES, colour_bar, draw_matrix, matrix_panels, scale_of
-from lamm_cl.reports.measures import effort_of, last_in
+from lamm_cl.reports.measures import effort_of, incremental_in, last_in
 from lamm_cl.reports.ranking import ranking
 from lamm_cl.results.record import Record, by_size
 from lamm_cl.results.runs import Runs, Unfit, runs_in
@@ -107,10 +107,7 @@ def plot_incremental(
     label_space = label_space or space_of(compared, "joint")
     curves = curves_of(compared)
     T = max(runs.experiences for runs in compared)
-
-    def learned(record: Record) -> np.ndarray:
-        return metrics.incremental(record.accuracy(label_space), record.dataset.test_images)
-
+    learned = incremental_in(label_space)
     with matplotlib.rc_context(STYLE):
         figure, grid = panels_for(_places(compared), ["accuracy on classes\nlearned so far (%)"], "experiences learned")
         lines = False
@@ -176,10 +173,7 @@ def plot_cost(
     label_space = label_space or space_of(compared, "joint")
     curves = curves_of(compared)
     axes_of = dict([("trainable parameters", lambda record: record.model.trainable[-1]), effort_of(compared)])
-
-    def last(record: Record) -> float:
-        return metrics.last_accuracy(record.accuracy(label_space), record.dataset.test_images)
-
+    last = last_in(label_space)
     with matplotlib.rc_context(STYLE | {"axes.grid.axis": "both"}):
         figure = Figure((5.0, 2.3), layout="constrained")
         for axes, (name, cost) in zip(figure.subplots(1, 2, sharey=True), axes_of.items(), strict=True):
@@ -238,10 +232,7 @@ def plot_few_shot(results: Sequence[Path], out_stem: Path, label_space: str | No
     label_space = label_space or space_of(every, "joint")
     levels = sorted({runs.shots for runs in every}, key=by_size)
     curves = curves_of([at_any_shots(folder) for folder in folders])
-
-    def last(record: Record) -> float:
-        return metrics.last_accuracy(record.accuracy(label_space), record.dataset.test_images)
-
+    last = last_in(label_space)
     with matplotlib.rc_context(STYLE):
         figure, grid = panels_for(_places(every), ["accuracy (%)"], "images per class")
         lines = False
@@ -331,8 +322,10 @@ def _rows(T: int, label_space: str) -> dict[str, tuple[int, Callable[[Record], n
     def on_set(j: int) -> Callable[[Record], np.ndarray]:
         return lambda record: record.accuracy(label_space)[:, j - 1]
 
+    learned = incremental_in(label_space)
+
     def on_all(record: Record) -> np.ndarray:
-        return np.array([np.nan, *metrics.incremental(record.accuracy(label_space), record.dataset.test_images)])
+        return np.array([np.nan, *learned(record)])
 
     each = range(1, T + 1) if T <= MOST_SETS else [1]
     rows = {f"accuracy on\nSet {j} (%)": (j, on_set(j)) for j in each}

@@ -1,12 +1,16 @@
 """A record -> the numbers that tables are made of."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lamm_cl.reports import metrics
 from lamm_cl.results.record import WORK, Record
 from lamm_cl.results.runs import Runs
+
+Value = TypeVar("Value")
 
 
 def lost_in(space: str) -> Callable[[Record], float]:
@@ -27,7 +31,12 @@ def last_in(space: str) -> Callable[[Record], float]:
     return in_space(metrics.last_accuracy, space)
 
 
-def in_space(metric: Callable, space: str) -> Callable[[Record], float]:
+def incremental_in(space: str) -> Callable[[Record], np.ndarray]:
+    """Accuracy on all classes learned so far, an experience each."""
+    return in_space(metrics.incremental, space)
+
+
+def in_space(metric: Callable[[np.ndarray, ArrayLike], Value], space: str) -> Callable[[Record], Value]:
     return lambda record: metric(record.accuracy(space), record.dataset.test_images)
 
 

@@ -36,6 +36,16 @@ def text_of(content: dict) -> str:
     return "{" + ",\n ".join(f"{_as_json(name)}: {parts[name]}" for name in content) + "}\n"
 
 
+def check_bytes(content: bytes, promised: str, where: Path | str) -> None:
+    """Raises UserError for a file whose sha256 is not the one that its record promised."""
+    if hashlib.sha256(content).hexdigest() != promised:
+        raise altered(where)
+
+
+def altered(where: Path | str) -> UserError:
+    return UserError(f"{where}: its bytes are not those that record.json was written with")
+
+
 def read_record(path: Path) -> Record:
     """The record in a file. Raises UserError, in one line, for a file that is not a whole record of this format, or that was
     changed since it was written (its `sha256`; a file without one is taken as it is)."""

@@ -219,9 +219,9 @@ class Record:
 
     @property
     def place(self) -> str:
-        """DATASET/METHOD/shotsK-seedS[-orderO], its folder below runs/."""
+        """Its folder below runs/."""
         run = self.run
-        return f"{run.dataset}/{run.method}/{run_name(run.shots, run.seed, run.order)}"
+        return run_place(run.dataset, run.method, run.shots, run.seed, run.order)
 
     def same_images(self, other: "Record") -> bool:
         """Whether the images are those of another record, as far as the older of the two could tell."""
@@ -235,9 +235,9 @@ class Record:
         return f"{run.scenario}: {self.place}"
 
 
-def run_name(shots: int | str, seed: int, order: str = "") -> str:
-    """What a run's folder is called among those of its method on a dataset."""
-    return f"shots{shots}-seed{seed}" + (f"-order{order}" if order else "")
+def run_place(dataset: str, method: str, shots: int | str, seed: int, order: str = "") -> str:
+    """DATASET/METHOD/shotsK-seedS[-orderO], a run's folder below runs/."""
+    return f"{dataset}/{method}/shots{shots}-seed{seed}" + (f"-order{order}" if order else "")
 
 
 def order_name(order: str | dict | list) -> str:

@@ -6,14 +6,12 @@
 
 import hashlib
 import os
-import shutil
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from lamm_cl.errors import UserError, did_you_mean, shown
-from lamm_cl.files import open_regular
-from lamm_cl.results.file import content_of, parsed, read_bytes, text_of
+from lamm_cl.files import check_free, new_folder, open_regular
+from lamm_cl.results.file import altered, check_bytes, content_of, parsed, read_bytes, text_of
 from lamm_cl.results.pack import Entry, Pack, Packed, files_in, packed, read_pack
 from lamm_cl.results.record import Record, by_size
 from lamm_cl.results.remembered import remembered
@@ -35,7 +33,7 @@ class InFolder:
 
     @property
     def place(self) -> str:
-        """DATASET/METHOD/shotsK-seedS"""
+        """As results.record.run_place."""
         return "/".join(self.path.parent.parts[-3:])
 
     def content(self) -> dict:
@@ -136,9 +134,14 @@ def _files(one: Stored, record: Record) -> dict[str, bytes]:
         raise UserError(f"{one.where}: --with-tensors: can be packed from a folder with runs/ only")
     found = {name: read_bytes(one.file(name)) for name in record.files}
     for name, data in found.items():
-        if hashlib.sha256(data).hexdigest() != record.files[name]:
-            raise UserError(f"{one.where_of(name)}: its bytes are not those that record.json was written with")
+        check_bytes(data, record.files[name], one.where_of(name))
     return found
+
+
+def check_file(one: Stored, name: str, promised: str) -> None:
+    """Raises UserError if one of a run's files, if it is there, has another sha256 than its record promised."""
+    if one.digest(name) not in (promised, None):
+        raise altered(one.where_of(name))
 
 
 def scenario_text(results: Path) -> str | None:
@@ -161,18 +164,10 @@ def unpack(results: Path, folder: Path) -> int:
     path = pack_of(results)
     if path is None:
         raise UserError(f"{results}: no pack; expected a file that 'lamm-cl pack' wrote")
-    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
-        raise UserError(f"{folder}: is in the way; expected a new or an empty folder")
+    check_free(folder)
     whole = read_pack(path)
-    folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.absolute().parent, prefix=f".{folder.name}."))
-    try:
+    with new_folder(folder) as temporary:
         _write(path, whole, temporary)
-        temporary.chmod(0o755)
-        temporary.rename(folder)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return len(whole.runs)
 
 

@@ -1,8 +1,5 @@
 """Results that were made apart, put together: every record is checked, and runs that are there twice must agree."""
 
-import hashlib
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +7,12 @@ from pathlib import Path
 from lamm_cl.config.identity import difference, from_record, identity
 from lamm_cl.config.schema import Scenario
 from lamm_cl.errors import UserError
-from lamm_cl.files import write_atomic
-from lamm_cl.results.file import read_bytes, text_of
+from lamm_cl.files import check_free, new_folder, write_atomic
+from lamm_cl.results.file import check_bytes, read_bytes, text_of
 from lamm_cl.results.pack import files_in
 from lamm_cl.results.record import Record
 from lamm_cl.results.runs import check_comparable
-from lamm_cl.results.stored import InFolder, Stored, loaded, nothing_in, pack_of, scenario_text
+from lamm_cl.results.stored import InFolder, Stored, check_file, loaded, nothing_in, pack_of, scenario_text
 from lamm_cl.sweeping import code
 from lamm_cl.sweeping.publish import Derived
 
@@ -36,25 +33,16 @@ def merge(several: Sequence[Path], output: Path, derived: Derived) -> tuple[int,
     Raises UserError, and writes nothing, for a damaged record or file, for results of several protocols, cards, images, weights
     or versions of a method, and where a run is there twice and differs.
     """
-    if output.is_symlink() or (output.exists() and (not output.is_dir() or any(output.iterdir()))):
-        raise UserError(f"{output}: is in the way; expected a new or an empty folder")
+    check_free(output)
     parts, twice = _parts(several)
     _check_alike(list(parts.values()))
-    parent = output.absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=parent, prefix=f".{output.name}."))
-    try:
+    with new_folder(output) as temporary:
         _write(parts, temporary)
         texts = (scenario_text(results) for results in several)
         if text := next(filter(None, texts), None):
             write_atomic(temporary / "scenario.yaml", text)
         for name, content in derived(temporary).items():
             write_atomic(temporary / name, content)
-        temporary.chmod(0o755)
-        temporary.rename(output)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return len(parts), twice
 
 
@@ -70,7 +58,8 @@ def _parts(several: Sequence[Path]) -> tuple[dict[str, Part], int]:
             place = record.place
             if one.place != place:
                 raise UserError(f"{one.where}: is the run {place}, and lies elsewhere")
-            _check_files(one, record)
+            for name, promised in record.files.items():
+                check_file(one, name, promised)
             new, old = Part(results, one, record), parts.get(place)
             if old:
                 twice += 1
@@ -79,12 +68,6 @@ def _parts(several: Sequence[Path]) -> tuple[dict[str, Part], int]:
             if not old or (isinstance(one, InFolder) and not isinstance(old.one, InFolder)):
                 parts[place] = new
     return parts, twice
-
-
-def _check_files(one: Stored, record: Record) -> None:
-    for name, promised in record.files.items():
-        if one.digest(name) not in (promised, None):
-            raise UserError(f"{one.where_of(name)}: its bytes are not those that record.json was written with")
 
 
 def _check_alike(parts: Sequence[Part]) -> None:
@@ -121,6 +104,5 @@ def _write(parts: dict[str, Part], folder: Path) -> None:
 
 
 def _write_file(home: Path, name: str, data: bytes, part: Part) -> None:
-    if hashlib.sha256(data).hexdigest() != part.record.files[name]:  # again: it may have changed since
-        raise UserError(f"{part.one.where_of(name)}: its bytes are not those that record.json was written with")
+    check_bytes(data, part.record.files[name], part.one.where_of(name))  # again: it may have changed since
     write_atomic(home / name, data)

@@ -20,7 +20,7 @@ from lamm_cl.config.schema import Card, OrderSeed, Scenario
 from lamm_cl.data import catalogue, measured
 from lamm_cl.errors import UserError
 from lamm_cl.results.predictions import are_there
-from lamm_cl.results.record import Record, bound_of, order_name, run_name
+from lamm_cl.results.record import Record, bound_of, order_name, run_place
 from lamm_cl.results.remembered import facts_of, remembered, tell_apart
 
 LONGEST = 255  # bytes of a folder's name
@@ -102,7 +102,7 @@ def plan(
     learning = [method for method, card in cards.items() if card.training or card.head]
     cards |= {f"{method}@{bound}": cards[method] for bound in scenario.bounds for method in learning}
     return [
-        Run(scenario, dataset, method, card, k, seed, root / folder / method / run_name(k, seed, order), order)
+        Run(scenario, dataset, method, card, k, seed, root / run_place(folder, method, k, seed, order), order)
         for dataset, folder in folders.items()
         for method, card in cards.items()
         for k in shots or scenario.shots

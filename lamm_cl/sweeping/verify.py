@@ -18,8 +18,8 @@ from lamm_cl.data import catalogue
 from lamm_cl.errors import UserError, did_you_mean, shown
 from lamm_cl.files import read_regular
 from lamm_cl.results.file import parsed, read_record
-from lamm_cl.results.record import Record, bound_of, run_name
-from lamm_cl.results.stored import Stored, nothing_in, pack_of, scenario_text, stored
+from lamm_cl.results.record import Record, bound_of, run_place
+from lamm_cl.results.stored import Stored, check_file, nothing_in, pack_of, scenario_text, stored
 from lamm_cl.sweeping.execute import Event, Settings, Train, execute
 from lamm_cl.sweeping.plan import orders_of, plan
 from lamm_cl.sweeping.publish import Derived
@@ -184,7 +184,7 @@ def _of_run(one: Stored) -> Iterator[str]:
     if "sha256" not in content:
         yield f"{where}: has no sha256, so a change would not be noticed"
     run = record.run
-    place = "/".join((catalogue.canonical(run.dataset), run.method, run_name(run.shots, run.seed, run.order)))
+    place = run_place(catalogue.canonical(run.dataset), run.method, run.shots, run.seed, run.order)
     if one.place != place:
         yield f"{where}: is the run {place}, and lies elsewhere"
     if run.order not in _known_orders(json.dumps(record.scenario)):
@@ -194,8 +194,7 @@ def _of_run(one: Stored) -> Iterator[str]:
             yield f"{where}: {kind}: its hash does not follow from it"
     for name, promised in record.files.items():
         try:
-            if one.digest(name) not in (promised, None):
-                yield f"{one.where_of(name)}: its bytes are not those that record.json was written with"
+            check_file(one, name, promised)
         except UserError as error:
             yield str(error)
 

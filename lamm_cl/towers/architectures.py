@@ -16,7 +16,9 @@ class Architecture(NamedTuple):
 
 def architectures() -> list[Architecture]:
     """The architectures of open_clip that prompts can be put into, by name."""
-    folder = Path(find_spec("open_clip").origin).parent
+    found = find_spec("open_clip")
+    assert found is not None and found.origin is not None
+    folder = Path(found.origin).parent
     configs = {path.stem: json.loads(path.read_text()) for path in sorted((folder / "model_configs").glob("*.json"))}
     tags = published(folder / "pretrained.py")
     return [
@@ -54,7 +56,8 @@ def _items(node: ast.expr, assigned: dict[str, ast.expr]) -> list[tuple[str, ast
         case ast.Name():
             return _items(assigned[node.id], assigned)
         case ast.Dict():
-            return [(key.value, value) for key, value in zip(node.keys, node.values) if isinstance(key, ast.Constant)]
+            rows = [(key.value, value) for key, value in zip(node.keys, node.values) if isinstance(key, ast.Constant)]
+            return [(key, value) for key, value in rows if isinstance(key, str)]
         case ast.Call():
             return [(each.arg, each.value) for each in node.keywords if each.arg]
     return []

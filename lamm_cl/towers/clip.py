@@ -17,13 +17,13 @@ from itertools import repeat
 import open_clip
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lamm_cl.errors import UserError
 from lamm_cl.towers import transformer
 from lamm_cl.towers.additions import Additions, AtBlock, of_blocks
 from lamm_cl.towers.devices import free_memory
-from lamm_cl.towers.linears import made
+from lamm_cl.towers.linears import Block, made
 from lamm_cl.towers.transformer import NONE, Deep, KeysValues
 
 AT_ONCE = {"plain": 64, "packed": 4}  # images a pass of a processor, where nothing learns: more fall out of its cache
@@ -50,33 +50,32 @@ class Prompts:
         """The part for some of the classes."""
         if self.classes is None:
             return self
-        at = slice(classes.start - self.classes.start, classes.stop - self.classes.start)
+        at, C = slice(classes.start - self.classes.start, classes.stop - self.classes.start), len(self.classes)
 
-        def part(vectors: Tensor | None) -> Tensor | None:
-            per_class = vectors is not None and vectors.ndim == 3 and len(vectors) == len(self.classes)
-            return vectors[at] if per_class else vectors
+        def part(vectors: Tensor) -> Tensor:
+            return vectors[at] if vectors.ndim == 3 and len(vectors) == C else vectors
 
+        deep: Deep
         if isinstance(self.deep, Mapping):
             deep = {i: part(vectors) for i, vectors in self.deep.items()}
         else:
             deep = [part(vectors) for vectors in self.deep]
-        return replace(self, first=part(self.first), deep=deep, classes=classes)
+        return replace(self, first=None if self.first is None else part(self.first), deep=deep, classes=classes)
 
     def of_images(self, n: int) -> Iterator["Prompts"]:
         """Of the image tower: the parts for n images after another."""
 
-        def parts(vectors: Tensor | None) -> Iterator[Tensor | None]:
-            own = vectors is not None and vectors.ndim == 3 and len(vectors) > 1
-            return iter(vectors.split(n)) if own else repeat(vectors)
+        def parts(vectors: Tensor) -> Iterator[Tensor]:
+            return iter(vectors.split(n)) if vectors.ndim == 3 and len(vectors) > 1 else repeat(vectors)
 
-        named = isinstance(self.deep, Mapping)
-        keys, blocks = list(self.deep) if named else [], list(self.deep.values() if named else self.deep)
-        first, deep = parts(self.first), [parts(vectors) for vectors in blocks]
-        pairs = {i: tuple(map(parts, pair)) for i, pair in self.keys_values.items()}
+        by_name, blocks = isinstance(self.deep, Mapping), self.deep if isinstance(self.deep, Mapping) else enumerate(self.deep)
+        first: Iterator[Tensor | None] = repeat(None) if self.first is None else parts(self.first)
+        deep = {i: parts(vectors) for i, vectors in dict(blocks).items()}
+        pairs = {i: (parts(k), parts(v)) for i, (k, v) in self.keys_values.items()}
         while True:
-            fresh = [next(each) for each in deep]
+            fresh = {i: next(each) for i, each in deep.items()}
             kv = {i: (next(k), next(v)) for i, (k, v) in pairs.items()}
-            yield replace(self, first=next(first), deep=dict(zip(keys, fresh)) if named else fresh, keys_values=kv)
+            yield replace(self, first=next(first), deep=fresh if by_name else list(fresh.values()), keys_values=kv)
 
 
 NOTHING = Prompts()
@@ -93,8 +92,8 @@ class ImageFeatures:
     @staticmethod
     def joined(parts: Sequence["ImageFeatures"]) -> "ImageFeatures":
         before = [part.before for part in parts if part.before is not None]
-        whole = (torch.cat([getattr(part, name) for part in parts]) for name in ("unit", "raw"))
-        return ImageFeatures(*whole, torch.cat(before) if before else None)
+        unit, raw = torch.cat([part.unit for part in parts]), torch.cat([part.raw for part in parts])
+        return ImageFeatures(unit, raw, torch.cat(before) if before else None)
 
     @property
     def trunk(self) -> Tensor:
@@ -144,7 +143,7 @@ class FrozenCLIP:
         return self
 
     @property
-    def blocks(self) -> list[nn.Module]:
+    def blocks(self) -> list[Block]:
         """Of both towers; a ResNet has none."""
         return [*self.model.transformer.resblocks, *(self.model.visual.transformer.resblocks if self.is_vit else ())]
 

@@ -12,7 +12,7 @@ Whether packed ones are used is decided by a self-check (towers/selfcheck.py).
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -22,10 +22,20 @@ from torch.autograd.function import once_differentiable
 QUICK = 1.702
 
 
+class Block(Protocol):
+    """What is read of open_clip's transformer block; its linear layers are ours."""
+
+    ln_1: nn.LayerNorm
+    ln_2: nn.LayerNorm
+    attn: Any  # nn.MultiheadAttention
+    mlp: Any  # c_fc, gelu, c_proj
+    linears: "Plain"
+
+
 class Plain:
     """What torch computes.  Inputs are normed (N, L, d); d the block's width."""
 
-    def __init__(self, block: Any):
+    def __init__(self, block: Block):
         self.block = block
 
     def qkv(self, h: Tensor) -> Tensor:
@@ -54,7 +64,7 @@ class Plain:
 class Made(Plain):
     """Layers made of a block's weights, each when it is first asked for; a copy of the block begins with plain ones."""
 
-    def __init__(self, block: Any, dtype: torch.dtype):
+    def __init__(self, block: Block, dtype: torch.dtype):
         super().__init__(block)
         self.dtype = dtype
 
@@ -140,7 +150,7 @@ class MLP(torch.autograd.Function):
 
 
 class Packed(Made):
-    def __init__(self, block: Any, dtype: torch.dtype):
+    def __init__(self, block: Block, dtype: torch.dtype):
         super().__init__(block, dtype)
         self.quick = not isinstance(block.mlp.gelu, nn.GELU)
         self.activation = (F.silu, torch.ops.aten.silu_backward) if self.quick else (F.gelu, torch.ops.aten.gelu_backward)
@@ -171,7 +181,7 @@ class Packed(Made):
         return MLP.apply(h, self.layers["up"], self.layers["down"], *self.activation)
 
 
-def made(block: Any, lower: torch.dtype | None, packed: bool) -> Plain:
+def made(block: Block, lower: torch.dtype | None, packed: bool) -> Plain:
     """The linear layers of a block.  lower: bf16 or fp16, None in fp32."""
     if packed:
         return Packed(block, lower or torch.float32)

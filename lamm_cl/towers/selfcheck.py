@@ -5,19 +5,17 @@
 The first word written in a cache is the word for all who share it.  What a run has begun with it goes on with.
 """
 
-import hashlib
 import json
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lamm_cl.errors import UserError
-from lamm_cl.files import read_regular, write_atomic, write_new
+from lamm_cl.files import key_of, read_regular, write_atomic, write_new
 from lamm_cl.towers.clip import LOWER, FrozenCLIP
 from lamm_cl.towers.devices import machine
 from lamm_cl.towers.linears import Plain, made
@@ -71,7 +69,7 @@ def remembered(clip: FrozenCLIP, cache: Path) -> str:
     towers = [[*each.shape] for each in _weights(clip)]
     facts = {"machine": machine("cpu"), "torch": torch.__version__, "towers": towers, "activation": clip.activation,
              "precision": clip.precision}  # fmt: skip
-    path = cache / "linears" / f"{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]}.json"
+    path = cache / "linears" / f"{key_of(facts)}.json"
     if (word := _word(path)) is None:
         write = write_atomic if path.exists() else write_new  # what is damaged has no word
         try:
@@ -87,8 +85,7 @@ def remembered(clip: FrozenCLIP, cache: Path) -> str:
 
 def _weights(clip: FrozenCLIP) -> list[Tensor]:
     """Of queries, keys and values, (3 d, d) a block."""
-    blocks: list[Any] = clip.blocks
-    return [block.attn.in_proj_weight for block in blocks]
+    return [block.attn.in_proj_weight for block in clip.blocks]
 
 
 def _word(path: Path) -> str | None:
@@ -100,9 +97,8 @@ def _word(path: Path) -> str | None:
 
 def measured(clip: FrozenCLIP) -> Found:
     """The linear layers of a block of each tower, there and back, in both ways in turns."""
-    blocks: list[Any] = [clip.blocks[0], clip.blocks[-1]]  # text and image
     seconds, apart, lower = [0.0, 0.0], 0.0, LOWER.get(clip.precision)
-    for block in blocks:
+    for block in (clip.blocks[0], clip.blocks[-1]):  # text and image
         draw = torch.Generator().manual_seed(0)
         x = torch.randn(SEQUENCES, LENGTH, block.attn.in_proj_weight.shape[1], generator=draw).requires_grad_()
         ways: list[Plain] = [made(block, lower, packed) for packed in (False, True)]

@@ -20,10 +20,11 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recomputed
 
 from lamm_cl.towers.additions import ABSENT, AtBlock
+from lamm_cl.towers.linears import Block
 
 Deep = Sequence[Tensor] | Mapping[int, Tensor]
 KeysValues = Mapping[int, tuple[Tensor, Tensor]]
@@ -47,7 +48,7 @@ class Prefix:
     start: int
 
 
-def split_heads(block: nn.Module, x: Tensor, n: int) -> tuple[Tensor, ...]:
+def split_heads(block: Block, x: Tensor, n: int) -> tuple[Tensor, ...]:
     """(N, L, n d) -> n x (N, h, L, d/h)."""
     return x.unflatten(-1, (n, block.attn.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
 
@@ -56,23 +57,24 @@ def plus(x: Tensor, more: Tensor | None) -> Tensor:
     return x if more is None else x + more
 
 
-def project(block: nn.Module, x: Tensor, add: AtBlock = ABSENT) -> tuple[Tensor, Tensor, Tensor]:
+def project(block: Block, x: Tensor, add: AtBlock = ABSENT) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values of a block for its raw input: (N, L, d) -> 3 x (N, h, L, d/h)."""
     h = block.ln_1(x)
-    return split_heads(block, plus(block.linears.qkv(h), add.qkv(h)), 3)
+    q, k, v = split_heads(block, plus(block.linears.qkv(h), add.qkv(h)), 3)
+    return q, k, v
 
 
-def project_one(block: nn.Module, x: Tensor, at: tuple, add: AtBlock = ABSENT) -> tuple[Tensor, Tensor, Tensor]:
+def project_one(block: Block, x: Tensor, at: tuple, add: AtBlock = ABSENT) -> tuple[Tensor, Tensor, Tensor]:
     """As `project`, with the query of one position a sequence: `at` picks (N, d) from (N, L, d)."""
     h = block.ln_1(x)
     q, kv, d = block.linears.query(h[at].unsqueeze(1)), block.linears.keys_values(h), h.shape[-1]
     if (more := add.qkv(h)) is not None:
         q, kv = q + more[at].unsqueeze(1)[..., :d], kv + more[..., d:]
-    (q,) = split_heads(block, q, 1)
-    return q, *split_heads(block, kv, 2)
+    (q,), (k, v) = split_heads(block, q, 1), split_heads(block, kv, 2)
+    return q, k, v
 
 
-def in_front(block: nn.Module, front: tuple[Tensor, Tensor] | None, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def in_front(block: Block, front: tuple[Tensor, Tensor] | None, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Keys and values (1 or N, p, d) in front of a block's own (N, h, L, d/h) -> both (N, h, p+L, d/h)."""
     if front is None:
         return k, v
@@ -80,13 +82,13 @@ def in_front(block: nn.Module, front: tuple[Tensor, Tensor] | None, k: Tensor, v
     return torch.cat([k0, k], dim=2), torch.cat([v0, v], dim=2)
 
 
-def residual(block: nn.Module, x: Tensor, attended: Tensor, add: AtBlock = ABSENT) -> Tensor:
+def residual(block: Block, x: Tensor, attended: Tensor, add: AtBlock = ABSENT) -> Tensor:
     """The residual stream behind a block's attention: (N, L, d), (N, h, L, d/h) -> (N, L, d)."""
     a = attended.transpose(1, 2).flatten(-2)
     return x + plus(block.linears.out(a), add.out(a))
 
 
-def feed(block: nn.Module, x: Tensor, add: AtBlock = ABSENT, first: Tensor | None = None) -> Tensor:
+def feed(block: Block, x: Tensor, add: AtBlock = ABSENT, first: Tensor | None = None) -> Tensor:
     """The rest of a block behind its residual: (N, L, d) -> (N, L, d).  first (N, d): position 0, if x does not begin there."""
     y = x + block.linears.mlp(block.ln_2(x))
     return plus(y, add.beside(x, x[:, 0] if first is None else first))
@@ -123,7 +125,7 @@ def enter(i: int, x: Tensor, deep: Deep, start: int, before: int = 0) -> Tensor:
     return torch.cat([x[:, : low - before], fresh, x[:, high - before :]], dim=1)
 
 
-def run(blocks: nn.ModuleList, x: Tensor, deep: Deep, start: int, causal: bool, checkpoint: bool = False,
+def run(blocks: Sequence[Block], x: Tensor, deep: Deep, start: int, causal: bool, checkpoint: bool = False,
         keys_values: KeysValues = NONE, added: Sequence[AtBlock] = ()) -> Tensor:  # fmt: skip
     """x (N, L, d) through all blocks -> (N, L, d).
 
@@ -136,12 +138,12 @@ def run(blocks: nn.ModuleList, x: Tensor, deep: Deep, start: int, causal: bool, 
     return x
 
 
-def whole(block: nn.Module, x: Tensor, causal: bool, front: tuple[Tensor, Tensor] | None, add: AtBlock) -> Tensor:
+def whole(block: Block, x: Tensor, causal: bool, front: tuple[Tensor, Tensor] | None, add: AtBlock) -> Tensor:
     q, k, v = project(block, x, add)
     return feed(block, residual(block, x, attention(block, q, k, v, causal, front), add), add)
 
 
-def attention(block: nn.Module, q: Tensor, k: Tensor, v: Tensor, causal: bool,
+def attention(block: Block, q: Tensor, k: Tensor, v: Tensor, causal: bool,
               front: tuple[Tensor, Tensor] | None) -> Tensor:  # fmt: skip
     """All positions of a sequence (N, h, L, d/h) look at those before them (causal) or at all, and at what stands in front."""
     if front is None or not causal:
@@ -158,7 +160,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, causal: 
         return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask, is_causal=causal)
 
 
-def run_to_first(blocks: nn.ModuleList, x: Tensor, deep: Deep, start: int, checkpoint: bool = False,
+def run_to_first(blocks: Sequence[Block], x: Tensor, deep: Deep, start: int, checkpoint: bool = False,
                  keys_values: KeysValues = NONE, added: Sequence[AtBlock] = ()) -> Tensor:  # fmt: skip
     """As `run`, without a mask, for who reads position 0 alone: (N, L, d) -> (N, d)."""
     last = len(blocks) - 1
@@ -170,7 +172,7 @@ def run_to_first(blocks: nn.ModuleList, x: Tensor, deep: Deep, start: int, check
     return feed(blocks[-1], residual(blocks[-1], x[:, :1], attended, add), add).squeeze(1)
 
 
-def run_prefix(blocks: nn.ModuleList, x: Tensor, deep: Deep, start: int, keys_values: KeysValues = NONE,
+def run_prefix(blocks: Sequence[Block], x: Tensor, deep: Deep, start: int, keys_values: KeysValues = NONE,
                added: Sequence[AtBlock] = ()) -> Prefix:  # fmt: skip
     """The shared prefix x (N, P, d) through all blocks, keeping what later positions look at.
 
@@ -197,7 +199,7 @@ def run_prefix(blocks: nn.ModuleList, x: Tensor, deep: Deep, start: int, keys_va
     return found
 
 
-def run_suffix(blocks: nn.ModuleList, x: Tensor, prefix: Prefix, eot: Tensor, added: Sequence[AtBlock] = ()) -> Tensor:
+def run_suffix(blocks: Sequence[Block], x: Tensor, prefix: Prefix, eot: Tensor, added: Sequence[AtBlock] = ()) -> Tensor:
     """The positions behind the prefix: x (N, S, d), EOT at `eot` (N,) counted in x -> the last block's output there (N, d).
 
     N must be a multiple of the prefix's N: its sequences are repeated in blocks (image-major order).

@@ -10,6 +10,7 @@ import urllib.request
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import huggingface_hub
 import huggingface_hub.constants as hub
@@ -98,7 +99,7 @@ def read(file: Path) -> dict[str, Tensor]:
         if is_torchscript(file):
             return read_openai_archive(file)
         safe = file.suffix == ".safetensors"
-        tensors = load_file(file) if safe else torch.load(file, map_location="cpu", weights_only=True)
+        tensors: Any = load_file(file) if safe else torch.load(file, map_location="cpu", weights_only=True)
     except UNREADABLE as error:
         reason = str(error).strip().splitlines()[0][:150] if str(error).strip() else type(error).__name__
         raise UserError(f"{file}: no checkpoint that can be read safely (tensors only): {reason}") from None

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lamm_cl.files import open_regular, read_regular, write_atomic
+from lamm_cl.files import key_of, open_regular, read_regular, write_atomic
 from lamm_cl.sweeping import locks
 
 PAUSE = 0.5  # seconds between two looks at an entry that another process makes
@@ -67,7 +67,7 @@ def get(bank: Path, facts: dict, make: Callable[[], np.ndarray], tell: locks.Tel
 
 
 def place(bank: Path, facts: dict) -> Path:
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    key = key_of(facts)
     return bank / key[:2] / f"{key}.npy"
 
 

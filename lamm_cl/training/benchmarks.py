@@ -17,6 +17,7 @@ from avalanche.benchmarks import CLScenario, benchmark_from_datasets, with_class
 from avalanche.benchmarks.scenarios.task_aware import with_task_labels
 from avalanche.benchmarks.utils import DataAttribute
 from avalanche.benchmarks.utils.classification_dataset import TaskAwareSupervisedClassificationDataset
+from PIL.Image import Image
 from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.transforms.functional import pil_to_tensor
@@ -26,6 +27,7 @@ from lamm_cl.data.dataset import Dataset, Split
 from lamm_cl.data.images import open_image
 from lamm_cl.errors import UserError
 from lamm_cl.sweeping.plan import in_order
+from lamm_cl.towers.clip import FrozenCLIP
 from lamm_cl.towers.devices import device as resolved
 from lamm_cl.towers.features import FeaturesOnly
 from lamm_cl.training import stream
@@ -135,7 +137,7 @@ class OfFeatures:
         return self
 
 
-def plain(image) -> Tensor:
+def plain(image: Image) -> Tensor:
     """A Pillow image -> (3, H, W) in 0..1, as it is: nothing is resized."""
     return pil_to_tensor(image).float() / 255
 
@@ -159,16 +161,16 @@ def benchmark(origin: Origin, transform: Transform | None = None, test_transform
     for name, (split, ids, targets) in sides.items():
         if origin.backbone is None:
             mine = transform if name == "train" else test_transform or transform
-            get = OfImages(split, mine or plain)
+            get: Callable[[int], Tensor] = OfImages(split, mine or plain)
         else:
             get = OfFeatures({i: at for at, i in enumerate(torch.cat(ids).tolist())}, features(origin, name))
-        made[name] = [aware(Items(mine.tolist(), targets[mine].tolist(), get)) for mine in ids]
+        made[name] = [aware(Items(chosen.tolist(), targets[chosen].tolist(), get)) for chosen in ids]
     # an experience's items in the order of its samples: class_incremental_benchmark would sort them by class
     found = Benchmark(with_task_labels(with_classes_timeline(benchmark_from_datasets(**made))), origin)
     for name, experiences in (("train", found.train_stream), ("test", found.test_stream)):
         _, ids, targets = sides[name]
-        for experience, mine in zip(experiences, ids):
-            experience.samples, experience.targets = mine, targets[mine]
+        for experience, chosen in zip(experiences, ids):
+            experience.samples, experience.targets = chosen, targets[chosen]
     return found
 
 
@@ -185,6 +187,6 @@ def features(origin: Origin, part: str) -> Tensor:
     return Features(Pixels(split, frozen), ids, facts, origin.cache / "features").batch(ids, 0).cpu()
 
 
-def frozen_of(origin: Origin):
+def frozen_of(origin: Origin) -> FrozenCLIP | FeaturesOnly:
     """The CLIP whose features the items are, or the scenario's."""
     return backbone_on(origin.backbone or origin.scenario.backbone, resolved(origin.device))

@@ -4,6 +4,7 @@ from lamm_cl import vision  # noqa: F401  first: it makes torchvision importable
 
 # isort: split
 from copy import deepcopy
+from functools import reduce
 
 import torch
 import torch.nn.functional as F
@@ -116,8 +117,8 @@ class Criterion(nn.Module):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         module = self.of[0]
-        out, learner = module.last, module.learner
-        inside = out is not None and bool(((targets >= out.classes.start) & (targets < out.classes.stop)).all())
-        if not (module.training and inside and len(out.logits) == len(targets)):
+        out = module.last if module.training else None
+        if out is None or len(out.logits) != len(targets):
             return F.cross_entropy(logits, targets)
-        return sum(learner.terms(out, targets).values())
+        inside = ((targets >= out.classes.start) & (targets < out.classes.stop)).all()
+        return reduce(torch.add, module.learner.terms(out, targets).values()) if inside else F.cross_entropy(logits, targets)

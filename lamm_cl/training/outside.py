@@ -22,7 +22,7 @@ from lamm_cl.config.schema import Card
 from lamm_cl.data import catalogue
 from lamm_cl.errors import UserError
 from lamm_cl.learner.pieces import count_learning
-from lamm_cl.results.record import BackboneFacts, ModelFacts, Record, RunFacts, run_name
+from lamm_cl.results.record import BackboneFacts, ModelFacts, Record, RunFacts, run_place
 from lamm_cl.seeds import derive
 from lamm_cl.towers.clip import hash_of
 from lamm_cl.training.benchmarks import Benchmark, frozen_of
@@ -161,4 +161,4 @@ def tested(strategy, benchmark: Benchmark, watch: Stopwatch) -> None:
 def folder_of(results: Path, benchmark: Benchmark, key: str) -> Path:
     origin = benchmark.origin
     dataset = catalogue.canonical(origin.named)
-    return results / origin.scenario.name / "runs" / dataset / key / run_name(origin.shots, origin.seed, origin.order)
+    return results / origin.scenario.name / "runs" / run_place(dataset, key, origin.shots, origin.seed, origin.order)

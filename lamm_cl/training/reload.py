@@ -1,6 +1,5 @@
 """A finished run, from its record and its learned tensors: the model as it was when the run ended."""
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from lamm_cl.config.schema import Card, Scenario
 from lamm_cl.data import catalogue
 from lamm_cl.data.images import open_image
 from lamm_cl.data.measured import named_templates
+from lamm_cl.data.orders import ranges_of
 from lamm_cl.errors import UserError
 from lamm_cl.files import write_atomic
 from lamm_cl.learner.build import build
@@ -23,7 +23,7 @@ from lamm_cl.learner.model import Learner
 from lamm_cl.learner.pieces import Head
 from lamm_cl.learner.prompts import each_with
 from lamm_cl.learner.shown import Images
-from lamm_cl.results.file import read_bytes, read_record
+from lamm_cl.results.file import check_bytes, read_bytes, read_record
 from lamm_cl.results.record import Record, bound_of
 from lamm_cl.seeds import derive
 from lamm_cl.towers.clip import FrozenCLIP, Prompts
@@ -57,8 +57,7 @@ def reload(run: Path, device: str = "auto") -> Reloaded:
     if LEARNED not in record.files:
         raise UserError(f"{folder}: {record}: its model was not kept (a strategy of one's own)")
     content = read_bytes(folder / LEARNED)
-    if hashlib.sha256(content).hexdigest() != record.files[LEARNED]:
-        raise UserError(f"{folder / LEARNED}: its bytes are not those that record.json was written with")
+    check_bytes(content, record.files[LEARNED], folder / LEARNED)
     scenario = from_record(Scenario, record.scenario, f"{folder}: scenario")
     card = from_record(Card, record.card, f"{folder}: card")
     clip = backbone_on(scenario.backbone, resolved(device))
@@ -67,12 +66,11 @@ def reload(run: Path, device: str = "auto") -> Reloaded:
     if clip.weights_hash != record.backbone.hash:
         raise UserError(f"{folder}: backbone: weights {scenario.backbone.weights} are others than those of the run")
     data = record.dataset
-    ends = [sum(data.experiences[: i + 1]) for i in range(len(data.experiences))]
-    experiences = [range(end - count, end) for end, count in zip(ends, data.experiences, strict=True)]
+    experiences = ranges_of(data.experiences)
     members = zip(data.chain.names, data.chain.classes, strict=True) if data.chain else [(record.run.dataset, len(data.classes))]
     own = each_with([catalogue.template_of(name) for name, classes in members for _ in range(classes)])
     spoken = named_templates(scenario.templates or [own], f"{folder}: scenario")
-    shots = record.run.shots if record.run.shots != "full" else sum(data.train_images) / len(data.classes)
+    shots = record.run.shots if not isinstance(record.run.shots, str) else sum(data.train_images) / len(data.classes)
     learner = build(card, clip, list(data.classes), experiences, template=spoken[0], spoken=spoken,
                     dataset=record.run.dataset, shots=shots, train_label_space=scenario.train_label_space,
                     seed=derive(record.run.seed, "initial values"))  # fmt: skip
@@ -108,16 +106,16 @@ def exported(model: Reloaded) -> tuple[dict[str, Tensor], dict]:
     """(tensors, facts) for use elsewhere: the text features of the classes where images are scored by their cosine with them,
     else what the method learned."""
     learner, record = model.learner, model.record
-    by_text = type(learner.head) is Head and learner.texts is not None and not learner.context.reads_images
+    texts = learner.texts if type(learner.head) is Head and not learner.context.reads_images else None
     facts = {
         "run": str(record), "method": record.card.get("name"), "classes": list(model.names),
         "experiences": list(record.dataset.experiences), "dataset": record.run.dataset,
         "backbone": {"architecture": record.backbone.architecture, "weights": record.backbone.weights,
                      "hash": record.backbone.hash, "preprocess": _plain(learner.clip.preprocess_facts)},
     }  # fmt: skip
-    if by_text:
+    if texts is not None:
         prompts = learner.context.text(None, learner.classes) if learner.head.reads_text else Prompts()
-        text = learner.texts.features(prompts, learner.classes)
+        text = texts.features(prompts, learner.classes)
         plain = not learner.needs_pixels
         told = "the frozen tower's" if plain else "prompted or changed: a plain CLIP's image features do not fit these texts"
         facts |= {"kind": "text features", "images": told, "score": "softmax(scale * image @ text.T), image normalised"}

@@ -53,7 +53,7 @@ OUT_OF_MEMORY = (
 
 
 @lru_cache(maxsize=1)
-def backbone_on(backbone: Backbone, device: str, linears: str = "plain", cache: Path = Path()) -> FrozenCLIP:
+def backbone_on(backbone: Backbone, device: str, linears: str = "plain", cache: Path = Path()) -> FrozenCLIP | FeaturesOnly:
     """The runs of a process share the frozen weights.  linears: plain, packed, or auto: what the self-check found."""
     clip = load(backbone).to(device)
     if isinstance(clip, FrozenCLIP) and linears != "plain":
@@ -72,7 +72,7 @@ def dataset_of(scenario: Scenario, name: str, data_root: Path | None, cache: Pat
     return measured_in(scenario, name, lambda each, split: dataset_in(each, data_root, cache, split))
 
 
-def facts_of_features(frozen: FrozenCLIP) -> dict:
+def facts_of_features(frozen: FrozenCLIP | FeaturesOnly) -> dict:
     """What decides the frozen features of an image, beside the image."""
     return {"weights": frozen.weights_hash, "activation": frozen.activation, "precision": frozen.precision,
             "stored": frozen.stored, "preprocess": frozen.preprocess_facts, "device": frozen.device.type,
@@ -84,7 +84,7 @@ class Prepared:
     """A run with all that it needs: what `complete` carries out, and what benchmarks and tests look into."""
 
     run: Run
-    frozen: FrozenCLIP
+    frozen: FrozenCLIP | FeaturesOnly
     dataset: Dataset
     parts: stream.Stream
     model: Learner  # at its initial values
@@ -114,7 +114,7 @@ def shots_of(run: Run, parts: stream.Stream) -> float:
     return run.shots if run.shots != "full" else sum(map(len, parts.train)) / len(parts.names)
 
 
-def prepare(run: Run, frozen: FrozenCLIP, dataset: Dataset, cache: Path) -> Prepared:
+def prepare(run: Run, frozen: FrozenCLIP | FeaturesOnly, dataset: Dataset, cache: Path) -> Prepared:
     """The door of one run: stream, model and sources of images."""
     parts = stream.split(run.stream, dataset, run.shots, run.seed)
     frozen = without_images(frozen, run, dataset, parts)

@@ -18,9 +18,9 @@ from torch.utils.data import Dataset as TorchDataset
 
 from lamm_cl.config.schema import Scenario
 from lamm_cl.data.chains import same_classes
-from lamm_cl.data.dataset import Dataset
+from lamm_cl.data.dataset import Dataset, check_learnable
 from lamm_cl.data.fewshot import few_shot, few_shot_pair, too_few
-from lamm_cl.data.orders import arrival
+from lamm_cl.data.orders import arrival, ranges_of
 from lamm_cl.errors import UserError
 from lamm_cl.seeds import derive
 
@@ -49,13 +49,10 @@ def split(scenario: Scenario, dataset: Dataset, shots: int | str, seed: int) -> 
     C = len(dataset.classes)
     arrived = arrival(scenario, dataset)
     order = arrived.order
-    ends = np.cumsum(arrived.counts).tolist()
-    experiences = [range(end - count, end) for end, count in zip(ends, arrived.counts)]
+    experiences = ranges_of(arrived.counts)
     place = np.empty(C, dtype=np.int64)
     place[order] = np.arange(C)
-    if not len(dataset.train):
-        others = "learn its classes from another dataset, with train_on in the scenario, as in lamm-table1"
-        raise UserError(f"{where}: has test images only; {others}")
+    check_learnable(dataset, where)
     train_targets, test_targets = (torch.from_numpy(place[s.labels]) for s in (dataset.train, dataset.test))
     for part, targets in (("training", train_targets), ("test", test_targets)):
         empty = sorted(set(range(C)) - set(targets.tolist()))

@@ -16,12 +16,12 @@ import numpy as np
 
 from lamm_cl.errors import UserError
 from lamm_cl.files import PACKAGE, write_atomic
-from lamm_cl.reports import metrics, palette
+from lamm_cl.reports import palette
 from lamm_cl.reports.builders import fitting
 from lamm_cl.reports.chance import chance_average, chance_on
 from lamm_cl.reports.claims import who_ends_best, who_lost_most
 from lamm_cl.reports.confusion import counted, first_of
-from lamm_cl.reports.measures import effort_of
+from lamm_cl.reports.measures import effort_of, incremental_in, last_in
 from lamm_cl.reports.renderers import RENDERERS, to_html
 from lamm_cl.results.record import Record
 from lamm_cl.results.runs import Key, Runs, runs_in, told_key
@@ -105,14 +105,14 @@ def _group(name: str, folder: int, runs: Runs, look: Mapping[str, int], results:
         "over": "seeds and class orders" if runs.orders else "seeds",
         "methods": [_look(method, runs.name(method), look[method]) for method in runs.methods],
         "accuracy": {s: _by_place(runs, lambda r, s=s: r.accuracy(s)) for s in runs.spaces},
-        "learned": {s: _by_place(runs, _learned(s)) for s in runs.spaces},
+        "learned": {s: _by_place(runs, incremental_in(s)) for s in runs.spaces},
         "chance": {s: [_guessed(runs, p, s) for p in places] for s in runs.spaces},
         "bounds": _bounds(runs),
         "confusion": [_confusion(runs, dataset, results) for dataset in runs.datasets],
         "drops": {s: [_drops(runs, dataset, s) for dataset in runs.datasets] for s in runs.spaces},
         "cost": {
             "space": space,
-            "accuracy": _by_place(runs, lambda r: metrics.last_accuracy(r.accuracy(space), r.dataset.test_images)),
+            "accuracy": _by_place(runs, last_in(space)),
             "parameters": _by_place(runs, lambda r: r.model.trainable[-1]),
             "effort": _by_place(runs, effort),
             "effort_name": effort_name,
@@ -135,7 +135,7 @@ def _by_place(runs: Runs, metric: Callable[[Record], Any]) -> list[list[dict[str
 def _guessed(runs: Runs, place: str, space: str) -> dict[str, Any]:
     """What guessing scores, as the group's `accuracy` and `learned`; null where datasets have no average of it."""
     guess = chance_average if place == "average" and place not in runs.datasets else lambda r, m: chance_on(r, place, m)
-    found = {"accuracy": guess(runs, lambda r: r.accuracy(space)), "learned": guess(runs, _learned(space))}
+    found = {"accuracy": guess(runs, lambda r: r.accuracy(space)), "learned": guess(runs, incremental_in(space))}
     return {name: _rounded(each) for name, each in found.items()}
 
 
@@ -144,7 +144,7 @@ def _bounds(runs: Runs) -> list[list[dict[str, Any]]] | None:
     if runs.bounds is None:
         return None
     beside = replace(runs.bounds, methods=tuple(f"{method}@joint" for method in runs.methods))
-    return _by_place(beside, lambda record: _learned("joint")(record)[-1])
+    return _by_place(beside, lambda record: incremental_in("joint")(record)[-1])
 
 
 def _confusion(runs: Runs, dataset: str, results: Path) -> dict[str, Any] | None:
@@ -173,10 +173,6 @@ def _plain(by_key: Mapping[Key, Any]) -> dict[str, Any]:
 def _rounded(value: Any) -> Any:
     array = np.round(np.asarray(value, dtype=float), 3)
     return np.where(np.isnan(array), None, array.astype(object)).tolist()
-
-
-def _learned(space: str) -> Callable[[Record], np.ndarray]:
-    return lambda record: metrics.incremental(record.accuracy(space), record.dataset.test_images)
 
 
 def _drops(runs: Runs, dataset: str, space: str) -> dict[str, Any]:
