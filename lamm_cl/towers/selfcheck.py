@@ -7,6 +7,7 @@ The first word written in a cache is the word for all who share it.  What a run 
 
 import json
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ def hindrance(clip: FrozenCLIP) -> str:
 
 def remembered(clip: FrozenCLIP, cache: Path) -> str:
     """The word of the cache, or what is measured now."""
-    towers = [[*each.shape] for each in _weights(clip)]
+    towers = Counter(str(each.shape[1]) for each in _weights(clip))  # width -> blocks
     facts = {"machine": machine("cpu"), "torch": torch.__version__, "towers": towers, "activation": clip.activation,
              "precision": clip.precision}  # fmt: skip
     path = cache / "linears" / f"{key_of(facts)}.json"
