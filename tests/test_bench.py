@@ -17,6 +17,7 @@ from lamm_cl.config.cards import card_names, load_card, load_scenario, resolve
 from lamm_cl.errors import UserError
 from lamm_cl.learner.build import build
 from lamm_cl.learner.shown import Images
+from lamm_cl.towers.linears import Layer, Linear
 
 LONGEST = "the context limit"
 NAMES = {
@@ -234,26 +235,12 @@ def test_images_are_counted_with_their_patches():
     assert four == 4 * one > 2 * v.conv1.weight.numel() * (v.positional_embedding.shape[0] - 1)
 
 
-class Packed(torch.autograd.Function):
-    """A frozen linear layer by oneDNN, in both directions."""
-
-    @staticmethod
-    def forward(ctx, x, weight, bias):
-        ctx.weight = weight
-        return limit.PACKED._linear_pointwise(x, limit.PACKED._reorder_linear_weight(weight), bias, "none", [], "")
-
-    @staticmethod
-    def backward(ctx, g):
-        back = limit.PACKED._reorder_linear_weight(ctx.weight.t().contiguous())
-        return limit.PACKED._linear_pointwise(g.contiguous(), back, None, "none", [], ""), None, None
-
-
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 def test_packed_layers_count_as_plain_ones():
     x, weight, bias = torch.randn(2, 5, 16, requires_grad=True), torch.randn(48, 16), torch.randn(48)
     plain = limit.counted(lambda: torch.nn.functional.linear(x, weight, bias).sum().backward())
 
-    assert plain == limit.counted(lambda: Packed.apply(x, weight, bias).sum().backward())
+    assert plain == limit.counted(lambda: Linear.apply(x, Layer(weight, bias, torch.float32)).sum().backward())
     assert plain == limit.Work(2 * 2 * 10 * 16 * 48, ((10, 16, 48), (10, 48, 16)))
 
 

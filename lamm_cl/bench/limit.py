@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from lamm_cl.bench.instruments import Measure, at_least, used
+from lamm_cl.towers.linears import Layer
 
-PACKED = torch.ops.mkldnn  # oneDNN's products with weights that were put in its own order once
 SHARE = 0.05  # of a step's operations, from which on a product's shape counts as one of the step's
 SECONDS = 0.1  # for a product, in each turn
 
@@ -51,7 +51,7 @@ def counted(step: Callable[[], object]) -> Work:
         backward: lambda g, q, k, v, *_, **__: sdpa_backward_flop_count(g, q, k, v),
     }  # fmt: skip
     if torch.backends.mkldnn.is_available():
-        known[PACKED._linear_pointwise] = packed
+        known[torch.ops.mkldnn._linear_pointwise] = packed
     with FlopCounterMode(display=False, custom_mapping=known) as counter:
         step()
     flops = counter.get_total_flops()
@@ -64,8 +64,7 @@ def calls(product: Product, dtype: torch.dtype, device: torch.device) -> dict[st
     x, weight, bias = (torch.randn(size, device=device, dtype=dtype) for size in ((M, K), (N, K), (N,)))
     found: dict[str, Callable[[], object]] = {"F.linear": partial(F.linear, x, weight, bias)}
     if device.type == "cpu" and torch.backends.mkldnn.is_available():
-        packed = PACKED._reorder_linear_weight(weight)
-        found["oneDNN, packed"] = partial(PACKED._linear_pointwise, x, packed, bias, "none", [], "")
+        found["oneDNN, packed"] = partial(Layer(weight, bias, dtype).forward, x)
     return found
 
 

@@ -32,33 +32,47 @@ class Block(Protocol):
     linears: "Plain"
 
 
+LAYERS = ("qkv", "out", "up", "down")
+
+
+def layer_of(block: Block, name: str) -> tuple[Tensor, Tensor]:
+    """Weights (o, i) and bias (o,) of one of a block's LAYERS, as they are now: whoever trains may have put others there."""
+    if name == "qkv":
+        return block.attn.in_proj_weight, block.attn.in_proj_bias
+    layer = block.attn.out_proj if name == "out" else block.mlp.c_fc if name == "up" else block.mlp.c_proj
+    return layer.weight, layer.bias
+
+
 class Plain:
     """What torch computes.  Inputs are normed (N, L, d); d the block's width."""
 
     def __init__(self, block: Block):
         self.block = block
 
+    def layer(self, name: str) -> tuple[Tensor, Tensor]:
+        return layer_of(self.block, name)
+
     def qkv(self, h: Tensor) -> Tensor:
         """(N, L, d) -> queries, keys and values side by side (N, L, 3 d)."""
-        return F.linear(h, self.block.attn.in_proj_weight, self.block.attn.in_proj_bias)
+        return F.linear(h, *self.layer("qkv"))
 
     def query(self, h: Tensor) -> Tensor:
         """(N, L, d) -> (N, L, d)."""
-        d = h.shape[-1]
-        return F.linear(h, self.block.attn.in_proj_weight[:d], self.block.attn.in_proj_bias[:d])
+        W, b = self.layer("qkv")
+        return F.linear(h, W[: h.shape[-1]], b[: h.shape[-1]])
 
     def keys_values(self, h: Tensor) -> Tensor:
         """(N, L, d) -> (N, L, 2 d)."""
-        d = h.shape[-1]
-        return F.linear(h, self.block.attn.in_proj_weight[d:], self.block.attn.in_proj_bias[d:])
+        W, b = self.layer("qkv")
+        return F.linear(h, W[h.shape[-1] :], b[h.shape[-1] :])
 
     def out(self, a: Tensor) -> Tensor:
         """What the heads found, side by side (N, L, d) -> (N, L, d)."""
-        return self.block.attn.out_proj(a)
+        return F.linear(a, *self.layer("out"))
 
     def mlp(self, h: Tensor) -> Tensor:
         """(N, L, d) -> (N, L, d)."""
-        return self.block.mlp(h)
+        return F.linear(self.block.mlp.gelu(F.linear(h, *self.layer("up"))), *self.layer("down"))
 
 
 class Made(Plain):
@@ -74,28 +88,12 @@ class Made(Plain):
 
 class Kept(Made):
     @cached_property
-    def weights(self) -> dict[str, tuple[Tensor, Tensor]]:
-        attn, mlp = self.block.attn, self.block.mlp
-        layers = {"qkv": (attn.in_proj_weight, attn.in_proj_bias), "out": (attn.out_proj.weight, attn.out_proj.bias),
-                  "up": (mlp.c_fc.weight, mlp.c_fc.bias), "down": (mlp.c_proj.weight, mlp.c_proj.bias)}  # fmt: skip
+    def cast(self) -> dict[str, tuple[Tensor, Tensor]]:
+        layers = {name: layer_of(self.block, name) for name in LAYERS}
         return {name: (W.detach().to(self.dtype), b.detach().to(self.dtype)) for name, (W, b) in layers.items()}
 
-    def qkv(self, h: Tensor) -> Tensor:
-        return F.linear(h, *self.weights["qkv"])
-
-    def query(self, h: Tensor) -> Tensor:
-        W, b = self.weights["qkv"]
-        return F.linear(h, W[: h.shape[-1]], b[: h.shape[-1]])
-
-    def keys_values(self, h: Tensor) -> Tensor:
-        W, b = self.weights["qkv"]
-        return F.linear(h, W[h.shape[-1] :], b[h.shape[-1] :])
-
-    def out(self, a: Tensor) -> Tensor:
-        return F.linear(a, *self.weights["out"])
-
-    def mlp(self, h: Tensor) -> Tensor:
-        return F.linear(self.block.mlp.gelu(F.linear(h, *self.weights["up"])), *self.weights["down"])
+    def layer(self, name: str) -> tuple[Tensor, Tensor]:
+        return self.cast[name]
 
 
 class Layer:
@@ -157,13 +155,16 @@ class Packed(Made):
 
     @cached_property
     def layers(self) -> dict[str, Layer]:
-        attn, mlp, w = self.block.attn, self.block.mlp, QUICK if self.quick else 1.0
-        W, b, d = attn.in_proj_weight, attn.in_proj_bias, attn.in_proj_weight.shape[1]
-        weights = {"qkv": (W, b), "query": (W[:d], b[:d]), "keys_values": (W[d:], b[d:]),
-                   "out": (attn.out_proj.weight, attn.out_proj.bias)}  # fmt: skip
-        found = {name: Layer(*each, self.dtype) for name, each in weights.items()}
-        return found | {"up": Layer(mlp.c_fc.weight, mlp.c_fc.bias, self.dtype, w, w),
-                        "down": Layer(mlp.c_proj.weight, mlp.c_proj.bias, self.dtype, 1 / w)}  # fmt: skip
+        (W, b), w = self.layer("qkv"), QUICK if self.quick else 1.0
+        d = W.shape[1]
+        return {
+            "qkv": Layer(W, b, self.dtype),
+            "query": Layer(W[:d], b[:d], self.dtype),
+            "keys_values": Layer(W[d:], b[d:], self.dtype),
+            "out": Layer(*self.layer("out"), self.dtype),
+            "up": Layer(*self.layer("up"), self.dtype, w, w),
+            "down": Layer(*self.layer("down"), self.dtype, 1 / w),
+        }
 
     def qkv(self, h: Tensor) -> Tensor:
         return Linear.apply(h, self.layers["qkv"])
